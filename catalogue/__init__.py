@@ -1,0 +1,1 @@
+"""Who and what: records, photos, faces, tombstones and the change log, in SQL."""

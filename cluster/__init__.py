@@ -1,0 +1,1 @@
+"""What an operator runs: services, gRPC server, command line, composition."""

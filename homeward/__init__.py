@@ -1,0 +1,1 @@
+"""What every part of Homeward shares: types, identifiers, errors, settings, clock, telemetry."""

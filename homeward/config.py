@@ -1,0 +1,173 @@
+"""Settings: defaults, then a TOML file, then HOMEWARD_* environment variables, then flags.
+
+Every limit Homeward keeps is a field here. Nested fields are set from the environment with two
+underscores: `HOMEWARD_SERVER__ADDRESS=127.0.0.1:7443`. Unknown names are refused. Secrets
+(S3 keys, the database password, tokens) come from the environment or a mounted file, and are
+`SecretStr`: they print as asterisks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from homeward.errors import InvalidInput
+
+MIB = 1024 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    """The public gRPC server."""
+
+    address: str = Field("127.0.0.1:7443", description="host:port to listen on, and for the CLI to call")
+    tls_certificate: Path | None = Field(None, description="PEM chain; required off loopback")
+    tls_key: Path | None = Field(None, description="PEM private key")
+    tls_client_ca: Path | None = Field(None, description="PEM; when set, clients must show a certificate")
+    tls_root: Path | None = Field(None, description="PEM the CLI trusts when it calls a TLS server")
+    max_message_bytes: int = Field(32 * MIB, ge=MIB)
+    deadline_s: float = Field(60.0, gt=0, description="for calls that come without a deadline")
+    max_concurrent_calls: int = Field(256, ge=1)
+    drain_s: float = Field(10.0, ge=0, description="how long running calls may end after SIGTERM")
+    reflection: bool = True
+
+
+class CatalogueSettings(_Section):
+    """SQL: empty means SQLite in the data folder; else a PostgreSQL URI without password."""
+
+    uri: str = ""
+    password: SecretStr | None = None
+    pool_size: int = Field(8, ge=1)
+
+
+class PhotoStoreSettings(_Section):
+    """Empty means a folder in the data folder; else file:///path or s3://host:port/bucket/prefix."""
+
+    uri: str = ""
+    region: str = "us-east-1"
+    secure: bool = Field(True, description="https; false only for a test server on loopback")
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+
+
+class GallerySettings(_Section):
+    """Empty means Milvus Lite in the data folder; else http(s)://host:port of a Milvus server."""
+
+    uri: str = ""
+    token: SecretStr | None = None
+    collection: str = Field("homeward", pattern=r"^[a-z][a-z0-9_]{0,40}$")
+    timeout_s: float = Field(30.0, gt=0)
+
+
+class WorkerSettings(_Section):
+    """Photo to templates."""
+
+    addresses: tuple[str, ...] = Field((), description="internal gRPC addresses; empty: in this process")
+    placement: Path | None = Field(None, description="placement document listing worker addresses")
+    token: SecretStr | None = Field(None, description="shared secret of the internal gRPC port")
+    bundle: str = Field("default", description="name of the model bundle that embeds")
+    bundles_dir: Path | None = Field(None, description="where bundles are installed; empty: data_dir/models")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
+    threads: int = Field(0, ge=0, description="torch threads; 0: all cores")
+    min_face_px: int = Field(40, ge=20, description="smallest face, pixels of the photo")
+    working_px: int = Field(1024, ge=128, description="longest side of the image the detector sees")
+    max_faces: int = Field(256, ge=1, description="faces kept per photo, largest first")
+    max_photo_bytes: int = Field(30 * MIB, ge=1024)
+    max_photo_pixels: int = Field(100_000_000, ge=10_000)
+    decode_processes: int = Field(0, ge=0, description="decoder children; 0: one per core")
+    decode_timeout_s: float = Field(8.0, gt=0)
+    decode_memory_bytes: int = Field(1536 * MIB, ge=256 * MIB, description="address space a decoder may add")
+    batch_max: int = Field(16, ge=1, description="photos of one micro-batch")
+    queue_max: int = Field(512, ge=1, description="photos waiting before new ones are refused")
+
+
+class SearchSettings(_Section):
+    """Limits of a search."""
+
+    default_k: int = Field(20, ge=1)
+    max_k: int = Field(1000, ge=1)
+    max_evidence: int = Field(10, ge=1)
+    max_probe_faces: int = Field(32, ge=1)
+    queue_max: int = Field(1024, ge=1)
+    follow_interval_s: float = Field(0.25, gt=0, description="how often the change log is polled")
+
+
+class EnrolSettings(_Section):
+    """Limits of an enrolment."""
+
+    max_photos: int = Field(64, ge=1, description="photos of one EnrolRecord")
+    max_page: int = Field(500, ge=1, description="records of one ListRecords page")
+    batch_max: int = Field(64, ge=1, description="records written by one commit")
+    queue_max: int = Field(1024, ge=1)
+
+
+class Settings(BaseSettings):
+    """All of it. `Settings.load` is the one way to get it."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="HOMEWARD_", env_nested_delimiter="__"
+    )
+
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("homeward"),
+        description="the embedded stores, the search log, models",
+    )
+    server: ServerSettings = ServerSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
+    photos: PhotoStoreSettings = PhotoStoreSettings()
+    gallery: GallerySettings = GallerySettings()
+    workers: WorkerSettings = WorkerSettings()
+    search: SearchSettings = SearchSettings()
+    enrol: EnrolSettings = EnrolSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file `load` was given."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _toml_path)
+
+    @classmethod
+    def load(cls, toml: Path | None = None, **flags: Any) -> Settings:
+        """Read all sources; raises `InvalidInput` (CONFIG_INVALID) naming the wrong field."""
+        global _toml_path  # noqa: PLW0603 - the library takes the file at class level only
+        if toml is not None and not toml.is_file():
+            raise InvalidInput(f"no configuration file at {toml}", code="CONFIG_INVALID")
+        _toml_path = toml
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+            ]
+            raise InvalidInput("; ".join(lines), code="CONFIG_INVALID") from error
+        except ValueError as error:  # TOML syntax
+            raise InvalidInput(f"{toml}: {error}", code="CONFIG_INVALID") from error
+        finally:
+            _toml_path = None
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Folder of installed model bundles."""
+        return self.workers.bundles_dir or self.data_dir / "models"
+
+
+_toml_path: Path | None = None

@@ -1,0 +1,1 @@
+"""Templates to candidates: the Milvus gallery and exact search."""

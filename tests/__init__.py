@@ -1,0 +1,1 @@
+"""Homeward tests; each test name says the behaviour."""

@@ -1,0 +1,1 @@
+"""Photo to templates: decode, detect, align, embed, quality, the pipeline and its Ray actor."""
