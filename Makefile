@@ -20,6 +20,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/python scripts/google_protos.py
 	@touch $@
 
 demo: setup ## Enrol real photos among 100,000 distractors and search them (PHOTOS=folder for your own)

@@ -1,0 +1,1 @@
+"""The gRPC surface: servicers, conversions, and the one table from errors to status codes."""
