@@ -1,0 +1,176 @@
+"""Between the messages of proto/ and the types of `homeward.types`.
+
+`read_*` take a message and the path of the field that held it, and raise `InvalidInput` with the
+path of the wrong field; `write_*` make messages.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cluster.rpc.fields import LONG_CHARS, invalid, key_text, span, text
+from homeward.types import (
+    Attributes,
+    Box,
+    DateRange,
+    FaceChoice,
+    Float32,
+    PhotoNote,
+    Quality,
+    RecordKey,
+    Sex,
+)
+from homeward.v1 import enrolment_pb2, records_pb2
+
+_SEX = {
+    records_pb2.SEX_UNSPECIFIED: Sex.UNKNOWN,
+    records_pb2.SEX_FEMALE: Sex.FEMALE,
+    records_pb2.SEX_MALE: Sex.MALE,
+}
+_CHOICE = {
+    records_pb2.FACE_CHOICE_UNSPECIFIED: FaceChoice.SOLE,
+    records_pb2.FACE_CHOICE_ORDINAL: FaceChoice.ORDINAL,
+    records_pb2.FACE_CHOICE_MOST_CENTRAL: FaceChoice.MOST_CENTRAL,
+    records_pb2.FACE_CHOICE_COMPOSITE: FaceChoice.COMPOSITE,
+}
+_SEX_MESSAGE = {value: message for message, value in _SEX.items()}
+_CHOICE_MESSAGE = {value: message for message, value in _CHOICE.items()}
+
+
+def read_date_range(message: records_pb2.DateRange, field: str) -> DateRange | None:
+    """None for a message without dates. An unset message field reads as one without dates."""
+    return span(message.earliest, message.latest, message.verified, field)
+
+
+def read_sex(value: records_pb2.Sex.ValueType, field: str) -> Sex:
+    """UNSPECIFIED is UNKNOWN; numbers that the enum does not have are refused."""
+    if value not in _SEX:
+        raise invalid(field, f"has the unknown value {value}")
+    return _SEX[value]
+
+
+def read_choice(value: records_pb2.FaceChoice.ValueType, field: str) -> FaceChoice:
+    """UNSPECIFIED is SOLE; numbers that the enum does not have are refused."""
+    if value not in _CHOICE:
+        raise invalid(field, f"has the unknown value {value}")
+    return _CHOICE[value]
+
+
+def read_key(message: records_pb2.RecordKey, field: str = "key") -> RecordKey:
+    """All three parts are required; they are hashed in NFC."""
+    return RecordKey(
+        agency=key_text(message.agency, f"{field}.agency"),
+        gallery=key_text(message.gallery, f"{field}.gallery"),
+        external_reference=key_text(message.external_reference, f"{field}.external_reference"),
+    )
+
+
+def read_attributes(message: records_pb2.Attributes, field: str = "attributes") -> Attributes:
+    """Everything may be missing. A sex that is verified must be given."""
+    sex = read_sex(message.sex, f"{field}.sex")
+    if message.sex_verified and sex is Sex.UNKNOWN:
+        raise invalid(f"{field}.sex_verified", "is set, but no sex is given")
+    return Attributes(
+        born=read_date_range(message.born, f"{field}.born"),
+        sex=sex,
+        sex_verified=message.sex_verified,
+        event=read_date_range(message.event, f"{field}.event"),
+        event_place=text(message.event_place, f"{field}.event_place"),
+        case_reference=text(message.case_reference, f"{field}.case_reference"),
+        provenance=text(message.provenance, f"{field}.provenance", limit=LONG_CHARS),
+        legal_basis=text(message.legal_basis, f"{field}.legal_basis", limit=LONG_CHARS),
+    )
+
+
+def read_photo_note(message: enrolment_pb2.PhotoUpload, field: str) -> PhotoNote:
+    """What the caller says of one photo, without its bytes."""
+    choice = read_choice(message.choice, f"{field}.choice")
+    if message.ordinal and choice is not FaceChoice.ORDINAL:
+        raise invalid(f"{field}.ordinal", "needs choice FACE_CHOICE_ORDINAL")
+    if message.ordinal > 2**31 - 1:
+        raise invalid(f"{field}.ordinal", "is larger than any photo's number of faces")
+    return PhotoNote(
+        taken=read_date_range(message.taken, f"{field}.taken"),
+        choice=choice,
+        ordinal=message.ordinal,
+        provenance=text(message.provenance, f"{field}.provenance", limit=LONG_CHARS),
+    )
+
+
+def write_date_range(value: DateRange | None) -> records_pb2.DateRange | None:
+    """None stays None: pass it to a message's constructor and the field stays unset."""
+    if value is None:
+        return None
+    return records_pb2.DateRange(
+        earliest=value.earliest.isoformat(), latest=value.latest.isoformat(), verified=value.verified
+    )
+
+
+def write_sex(value: Sex) -> records_pb2.Sex.ValueType:
+    """The enum's number."""
+    return _SEX_MESSAGE[value]
+
+
+def write_choice(value: FaceChoice) -> records_pb2.FaceChoice.ValueType:
+    """The enum's number; SOLE is UNSPECIFIED."""
+    return _CHOICE_MESSAGE[value]
+
+
+def write_key(value: RecordKey) -> records_pb2.RecordKey:
+    """The three parts."""
+    return records_pb2.RecordKey(
+        agency=value.agency, gallery=value.gallery, external_reference=value.external_reference
+    )
+
+
+def write_attributes(value: Attributes) -> records_pb2.Attributes:
+    """What an agency says of one child."""
+    return records_pb2.Attributes(
+        born=write_date_range(value.born),
+        sex=write_sex(value.sex),
+        sex_verified=value.sex_verified,
+        event=write_date_range(value.event),
+        event_place=value.event_place,
+        case_reference=value.case_reference,
+        provenance=value.provenance,
+        legal_basis=value.legal_basis,
+    )
+
+
+class SeenFace(Protocol):
+    """A face as the pipeline saw it or as the catalogue keeps it."""
+
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def box(self) -> Box: ...
+    @property
+    def landmarks(self) -> Float32: ...
+    @property
+    def detector_score(self) -> float: ...
+    @property
+    def quality(self) -> Quality: ...
+
+
+def write_face(face: SeenFace, face_id: str = "") -> records_pb2.Face:
+    """One face without its template; `face_id` only for faces that are enrolled."""
+    return records_pb2.Face(
+        face_id=face_id,
+        ordinal=face.ordinal,
+        box=records_pb2.Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
+        landmarks=[records_pb2.Point(x=float(x), y=float(y)) for x, y in face.landmarks],
+        detector_score=face.detector_score,
+        quality=records_pb2.Quality(
+            score=face.quality.score, components=face.quality.components, reasons=face.quality.reasons
+        ),
+    )
+
+
+def write_time(moment: datetime) -> Timestamp:
+    """An aware time as a protobuf timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
