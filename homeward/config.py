@@ -42,6 +42,8 @@ class ServerSettings(_Section):
     max_concurrent_calls: int = Field(256, ge=1)
     drain_s: float = Field(10.0, ge=0, description="how long running calls may end after SIGTERM")
     reflection: bool = True
+    keepalive_s: float = Field(30.0, ge=1, description="idle seconds after which connections are probed")
+    metrics_address: str = Field("", description="host:port of Prometheus' page; empty: none")
 
 
 class CatalogueSettings(_Section):
@@ -102,6 +104,8 @@ class SearchSettings(_Section):
     max_evidence: int = Field(10, ge=1)
     max_probe_faces: int = Field(32, ge=1)
     queue_max: int = Field(1024, ge=1)
+    batch_max: int = Field(64, ge=1, description="probe templates that share one pass over the index")
+    stream_in_flight: int = Field(16, ge=1, description="probes of one SearchStream worked on at a time")
     follow_interval_s: float = Field(0.25, gt=0, description="how often the change log is polled")
 
 

@@ -1,0 +1,128 @@
+"""Where the server listens, and under which conditions: off loopback only with TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from pathlib import Path
+
+import grpc
+
+from homeward.config import ServerSettings
+from homeward.errors import InvalidInput, Unavailable
+
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9.*_-]*):(?P<port>[0-9]{1,5})")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host (without brackets) and port of `host:port` or `[v6]:port`. Raises `InvalidInput`."""
+    parts = _HOST_PORT.fullmatch(address)
+    if parts is None or int(parts["port"]) > 65535:
+        raise InvalidInput(
+            f"{address!r} is no address: use host:port, [IPv6]:port or unix:path",
+            code="ADDRESS_INVALID",
+            field="server.address",
+        )
+    return parts["host"].strip("[]"), int(parts["port"])
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach the address. Names other than localhost are not trusted."""
+    if address.startswith("unix:"):
+        return True
+    host, _ = split_address(address)
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    """What the settings say about TLS; None for a plain listener.
+
+    Raises `InvalidInput` (TLS_REQUIRED) for a plain listener off loopback, and (TLS_INVALID) for
+    half a key pair or a file that is missing or no PEM.
+    """
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if certificate is None and key is None:
+        if client_ca is not None:
+            raise InvalidInput(
+                "server.tls_client_ca needs server.tls_certificate and server.tls_key", code="TLS_INVALID"
+            )
+        if not is_loopback(settings.address):
+            raise InvalidInput(
+                f"{settings.address} can be reached from other machines: set server.tls_certificate and "
+                "server.tls_key (HOMEWARD_SERVER__TLS_CERTIFICATE, HOMEWARD_SERVER__TLS_KEY), or listen "
+                "on 127.0.0.1",
+                code="TLS_REQUIRED",
+                field="server.tls_certificate",
+            )
+        return None
+    if certificate is None or key is None:
+        raise InvalidInput(
+            "server.tls_certificate and server.tls_key go together: set both", code="TLS_INVALID"
+        )
+    _check_key_pair(certificate, key)
+    return grpc.ssl_server_credentials(
+        [(_pem(key), _pem(certificate))],
+        root_certificates=None if client_ca is None else _pem(client_ca),
+        require_client_auth=client_ca is not None,
+    )
+
+
+def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """gRPC's options for the settings. The port is never shared with another process silently."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
+    """Bind the address and return it with the port that was given for port 0.
+
+    Raises `Unavailable` (ADDRESS_IN_USE), and `InvalidInput` for key material that is none.
+    """
+    credentials = server_credentials(settings)
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(settings.address)
+        else:
+            port = server.add_secure_port(settings.address, credentials)
+    except RuntimeError as error:
+        raise Unavailable(
+            f"cannot listen on {settings.address}: is another server running there?", code="ADDRESS_IN_USE"
+        ) from error
+    if settings.address.startswith("unix:"):
+        return settings.address
+    host, _ = split_address(settings.address)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}"
+
+
+def _check_key_pair(certificate: Path, key: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise InvalidInput(
+            f"{certificate} and {key} are no certificate with its unencrypted private key, both as PEM",
+            code="TLS_INVALID",
+        ) from error
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}", code="TLS_INVALID") from error
+    if b"-----BEGIN " not in data:
+        raise InvalidInput(f"{path} is no PEM file", code="TLS_INVALID")
+    return data

@@ -1,0 +1,98 @@
+"""What the code says about itself: one typed event, and the sinks that turn it into logs and metrics.
+
+An event never holds a photo, a template, a name, a case or a secret: only what was done, how it
+ended and how long it took. Sinks are added by whoever composes the process; without any, events go
+nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Something ended."""
+
+    name: str  # "rpc /homeward.v1.SearchService/Search", "search scan", ...: a small, fixed set
+    outcome: str  # "OK" or a gRPC status name
+    seconds: float
+    request_id: str = ""
+    reason: str = ""  # the error's stable code
+    incident: str = ""  # names the log entry of an unexpected failure
+
+
+Sink = Callable[[Operation], None]
+
+_sinks: list[Sink] = []
+
+
+def emit(event: Operation) -> None:
+    """Hand the event to every sink, in the order they were added."""
+    for sink in tuple(_sinks):
+        sink(event)
+
+
+@contextmanager
+def sinks(*added: Sink) -> Iterator[None]:
+    """Add sinks while the context lasts."""
+    _sinks.extend(added)
+    try:
+        yield
+    finally:
+        for sink in added:
+            _sinks.remove(sink)
+
+
+class LogSink:
+    """One line of JSON per event."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def __call__(self, event: Operation) -> None:
+        """Log the event; what is empty is left out."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        line: dict[str, str | float] = {
+            "operation": event.name,
+            "outcome": event.outcome,
+            "ms": round(event.seconds * 1e3, 3),
+        }
+        for name in ("request_id", "reason", "incident"):
+            if value := getattr(event, name):
+                line[name] = value
+        self._logger.info("%s", json.dumps(line))
+
+
+class PrometheusSink:
+    """Durations and reasons of failure, by operation."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._seconds = Histogram(
+            "homeward_operation_seconds",
+            "How long operations took.",
+            ("operation", "outcome"),
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "homeward_operation_failures",
+            "Operations that ended in an error, by its reason code.",
+            ("operation", "reason"),
+            registry=registry,
+        )
+
+    def __call__(self, event: Operation) -> None:
+        """Count the event."""
+        self._seconds.labels(event.name, event.outcome).observe(event.seconds)
+        if event.reason:
+            self._failures.labels(event.name, event.reason).inc()
