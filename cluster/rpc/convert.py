@@ -24,6 +24,7 @@ from homeward.types import (
     Sex,
 )
 from homeward.v1 import enrolment_pb2, records_pb2
+from photos.store import AGENCY_BYTES_MAX
 
 _SEX = {
     records_pb2.SEX_UNSPECIFIED: Sex.UNKNOWN,
@@ -61,8 +62,11 @@ def read_choice(value: records_pb2.FaceChoice.ValueType, field: str) -> FaceChoi
 
 def read_key(message: records_pb2.RecordKey, field: str = "key") -> RecordKey:
     """All three parts are required; they are hashed in NFC."""
+    agency = key_text(message.agency, f"{field}.agency")
+    if len(agency.encode()) > AGENCY_BYTES_MAX:  # it names a folder or an object's prefix
+        raise invalid(f"{field}.agency", f"has more than {AGENCY_BYTES_MAX} bytes of UTF-8")
     return RecordKey(
-        agency=key_text(message.agency, f"{field}.agency"),
+        agency=agency,
         gallery=key_text(message.gallery, f"{field}.gallery"),
         external_reference=key_text(message.external_reference, f"{field}.external_reference"),
     )
