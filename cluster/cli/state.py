@@ -1,0 +1,34 @@
+"""What the options before the verb say: settings, output, which server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from homeward.config import Settings
+
+
+@dataclass
+class State:
+    """Options shared by all verbs. Settings are read on first use, so that --help needs none."""
+
+    config: Path | None = None
+    data_dir: Path | None = None
+    server: str | None = None
+    as_json: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Defaults, TOML file, environment, then the flags given here."""
+        flags: dict[str, Any] = {} if self.data_dir is None else {"data_dir": self.data_dir}
+        return Settings.load(self.config, **flags)
+
+
+_state = State()
+
+
+def state() -> State:
+    """The one state of this process's command line."""
+    return _state

@@ -1,0 +1,1 @@
+"""The committed stubs are what the .proto files say."""
