@@ -12,7 +12,7 @@ import typer
 from cluster.cli import enrol, operate, records, search
 from cluster.cli.exits import exit_code, tell
 from cluster.cli.models import models_app
-from cluster.cli.state import state
+from cluster.cli.state import State, configure, state
 from cluster.cli.workers import workers_app
 from homeward.errors import HomewardError
 
@@ -59,8 +59,7 @@ def options(
     ] = False,
 ) -> None:
     """Options that every verb understands."""
-    shared = state()
-    shared.config, shared.data_dir, shared.server, shared.as_json = config, data_dir, server, as_json
+    configure(State(config=config, data_dir=data_dir, server=server, as_json=as_json))
 
 
 app.command()(operate.serve)

@@ -26,9 +26,15 @@ class State:
         return Settings.load(self.config, **flags)
 
 
-_state = State()
+_current = State()
+
+
+def configure(new: State) -> None:
+    """Called once per command line, before its verb runs."""
+    global _current  # noqa: PLW0603 - a command line is one per process
+    _current = new
 
 
 def state() -> State:
-    """The one state of this process's command line."""
-    return _state
+    """The state of this process's command line."""
+    return _current
