@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import IntEnum, StrEnum
@@ -245,3 +246,26 @@ class Change:
     record_id: str
     deleted: bool
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The natural-log likelihood ratio of a comparison score, and what it was fitted on.
+
+    A ratio says how much more likely the score is for two photos of one person than for photos of
+    two people like those it was fitted on. It is no probability that they are one person.
+    """
+
+    a: float  # > 0
+    b: float
+    dataset: str
+    faces: str  # whose: "adults, press photographs"
+    fitted_on: date
+    mated: int  # pairs it was fitted on
+    non_mated: int
+    model_id: str
+
+    def llr(self, score: float) -> float:
+        """a * score + b in nats, held within what so many pairs can show: no stronger than
+        ln(non-mated pairs) for one person, nor than ln(mated pairs) for two."""
+        return min(max(self.a * score + self.b, -math.log(self.mated)), math.log(self.non_mated))
