@@ -40,7 +40,8 @@ class Session:
     operations: OperationsServiceAsyncStub
 
 
-def _channel(settings: Settings, address: str) -> grpc.aio.Channel:
+def channel_to(settings: Settings, address: str) -> grpc.aio.Channel:
+    """A channel to a server, over TLS when `server.tls_root` is set."""
     size = settings.server.max_message_bytes
     options = [
         ("grpc.max_send_message_length", size),
@@ -83,8 +84,8 @@ async def open_session(state: State) -> AsyncIterator[Session]:
     settings = state.settings
     address = state.server or running_address(settings.data_dir)
     if address is not None:
-        async with _channel(settings, address) as channel:
-            yield _session(channel, address, embedded=False)
+        async with channel_to(settings, address) as channel:
+            yield session_of(channel, address, embedded=False)
         return
     # Imported late: only a server of our own needs torch and the stores.
     from cluster.server import running_server
@@ -96,11 +97,12 @@ async def open_session(state: State) -> AsyncIterator[Session]:
     async with AsyncExitStack() as stack:
         with quiet.status("starting an embedded server") if quiet.is_terminal else nullcontext():
             server = await stack.enter_async_context(running_server(own))
-        channel = await stack.enter_async_context(_channel(own, server.address))
-        yield _session(channel, server.address, embedded=True)
+        channel = await stack.enter_async_context(channel_to(own, server.address))
+        yield session_of(channel, server.address, embedded=True)
 
 
-def _session(channel: grpc.aio.Channel, address: str, *, embedded: bool) -> Session:
+def session_of(channel: grpc.aio.Channel, address: str, *, embedded: bool) -> Session:
+    """The services behind an open channel."""
     return Session(
         address=address,
         embedded=embedded,
