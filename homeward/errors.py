@@ -19,7 +19,7 @@
     ├── NotSupported            this build or bundle cannot do it
     └── Corrupt                 stored data contradicts itself: never answered from
 
-One table (`cluster/rpc/status.py`) maps them to gRPC status codes by walking the MRO.
+One table (`homeward/status.py`) maps them to gRPC status codes by walking the MRO.
 """
 
 from __future__ import annotations
