@@ -1,0 +1,75 @@
+"""Choose the face model that the settings name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from homeward.config import Settings, WorkerSettings
+
+if TYPE_CHECKING:
+    from workers.embedding import Embedding
+    from workers.model import FaceModel
+    from workers.pipeline import Pipeline
+    from workers.sandbox import DecodePool
+
+
+def open_model(settings: Settings) -> FaceModel:
+    """The default model, or the installed bundle `settings.workers.bundle` names.
+
+    Raises `NotFound` when no such bundle is installed, `Corrupt` when its files are not those it
+    names, and what `workers.bundle_model.load_bundle` and `workers.default_model` raise.
+    """
+    # Torch takes seconds to import: whoever only lists bundles or serves remote workers never waits.
+    from workers.bundle import DEFAULT
+    from workers.device import pick_device
+
+    workers = settings.workers
+    device = pick_device(workers.device)
+    if workers.bundle == DEFAULT:
+        from workers.default_model import load_default_model
+
+        return load_default_model(device, workers.precision)
+    from workers.bundle_model import load_bundle
+    from workers.install import bundle_folder
+
+    return load_bundle(bundle_folder(workers.bundle, settings.bundles_dir), device, workers.precision)
+
+
+def open_pipeline(settings: Settings) -> Pipeline:
+    """The whole path from decoded photos to templates, with the model the settings name."""
+    from workers.device import set_threads
+    from workers.pipeline import Pipeline
+
+    set_threads(settings.workers.threads)
+    return Pipeline(open_model(settings), settings.workers)
+
+
+def open_decoder(settings: WorkerSettings) -> DecodePool:
+    """Child processes that decode photos; the caller closes it."""
+    from workers.sandbox import DecodePool
+
+    return DecodePool(settings)
+
+
+async def open_embedding(settings: Settings) -> Embedding:
+    """The embedding the settings name: workers over gRPC when addresses or a placement are given, else
+    the model in this process, loaded off the event loop.
+
+    Raises what `open_model` raises, and `WorkerUnavailable` when no worker answers.
+    """
+    workers = settings.workers
+    if workers.addresses or workers.placement is not None:
+        from workers.remote import open_remote
+
+        return await open_remote(workers)
+    from workers.local import LocalEmbedding
+
+    # The children first: they are cheap to start and independent of the model.
+    pool = await asyncio.to_thread(open_decoder, workers)
+    try:
+        pipeline = await asyncio.to_thread(open_pipeline, settings)
+    except BaseException:
+        await asyncio.to_thread(pool.close)
+        raise
+    return LocalEmbedding(pipeline, pool, workers)
