@@ -187,10 +187,16 @@ def load_calibration(bundles_dir: Path, model_id: str) -> Calibration | None:
     for path in sorted(bundles_dir.glob(f"*/{CALIBRATION_TOML}")):
         if path.parent.name.startswith("."):
             continue
-        calibration = _read(path)
-        if calibration.model_id == model_id:
+        calibration = find_calibration(path.parent)
+        if calibration is not None and calibration.model_id == model_id:
             return calibration
     return None
+
+
+def find_calibration(folder: Path) -> Calibration | None:
+    """The calibration in one bundle's folder, whatever model it is of; raises like `load_calibration`."""
+    path = folder / CALIBRATION_TOML
+    return _read(path) if path.is_file() else None
 
 
 def _read(path: Path) -> Calibration:

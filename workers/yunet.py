@@ -119,6 +119,8 @@ class YunetDetector:
     @torch.inference_mode()
     def detect(self, photos: Sequence[torch.Tensor], min_face_px: int) -> list[Detections]:
         """See `workers.model.Detector`. Faces whose longer box side is below `min_face_px` are left out."""
+        if not photos:
+            return []
         runs: dict[tuple[int, int], list[tuple[int, Level]]] = defaultdict(list)
         for number, photo in enumerate(photos):
             for level in pyramid(photo.shape[1], photo.shape[2], min_face_px, self._spec):
