@@ -12,8 +12,9 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -31,8 +32,9 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _logger = logging.getLogger(__name__)
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
-_Context = grpc.aio.ServicerContext[Any, Any]
+# In quotes: generic in the stubs alone.
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def seconds_left(context: _Context, default_s: float) -> float:
@@ -94,8 +96,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async for raw in raws:
                     yield _parsed(parse, raw)
 
-            async with _Call(method, context):
-                async for response in behaviour(requests(), context):
+            async with _Call(method, context), aclosing(behaviour(requests(), context)) as responses:
+                async for response in responses:
                     yield response
 
         return call

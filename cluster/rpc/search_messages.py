@@ -1,0 +1,208 @@
+"""Between search.proto and the types of `cluster.search_types`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cluster.rpc.convert import read_date_range, read_sex, write_date_range, write_face, write_key, write_sex
+from cluster.rpc.fields import invalid, number, text
+from cluster.search_types import (
+    Age,
+    AnswerList,
+    Comparison,
+    Known,
+    ListedCandidate,
+    PhotoProbe,
+    RecordProbe,
+    SearchAnswer,
+    SearchContext,
+    SearchRequest,
+    TemplateProbe,
+    Wanted,
+)
+from homeward.types import Calibration
+from homeward.v1 import search_pb2
+
+NAMES_MAX = 100  # of one filter
+AGE_MAX = 130.0
+
+
+def read_context(message: search_pb2.SearchContext, client: str = "", peer: str = "") -> SearchContext:
+    """Texts in NFC without control characters; which of them are required is the search's business."""
+    return SearchContext(
+        case_reference=text(message.case_reference, "context.case_reference"),
+        purpose=text(message.purpose, "context.purpose"),
+        requester=text(message.requester, "context.requester"),
+        client=client,
+        peer=peer,
+    )
+
+
+def read_search(message: search_pb2.SearchRequest, client: str = "", peer: str = "") -> SearchRequest:
+    """Raises `InvalidInput` naming the wrong field."""
+    if message.min_rev < 0:
+        raise invalid("min_rev", "must not be negative")
+    return SearchRequest(
+        context=read_context(message.context, client, peer),
+        probe=_probe(message),
+        limit=message.limit,
+        wanted=_wanted(message.filter),
+        known=_known(message.facts),
+        include_implausible=message.include_implausible,
+        min_score=message.min_comparison_score if message.HasField("min_comparison_score") else None,
+        min_log_likelihood_ratio=(
+            message.min_log_likelihood_ratio if message.HasField("min_log_likelihood_ratio") else None
+        ),
+        evidence=message.evidence_limit,
+        min_rev=message.min_rev,
+    )
+
+
+def write_answer(answer: SearchAnswer) -> search_pb2.SearchResponse:
+    """The whole answer."""
+    return search_pb2.SearchResponse(
+        lists=[_list(one) for one in answer.lists],
+        account=search_pb2.SearchAccount(
+            rows=answer.rows,
+            records=answer.records,
+            rev=answer.rev,
+            method=answer.method,
+            model_id=answer.model_id,
+        ),
+        calibration=write_calibration(answer.calibration),
+        search_id=answer.search_id,
+        times=[
+            search_pb2.StageTime(stage=stage, seconds=seconds) for stage, seconds in answer.seconds.items()
+        ],
+    )
+
+
+def write_comparison(made: Comparison) -> search_pb2.CompareResponse:
+    """The comparison of two photos."""
+    return search_pb2.CompareResponse(
+        comparison_score=made.score,
+        log_likelihood_ratio=made.log_likelihood_ratio,
+        first=write_face(made.first),
+        second=write_face(made.second),
+        model_id=made.model_id,
+        calibration=write_calibration(made.calibration),
+        search_id=made.search_id,
+    )
+
+
+def write_calibration(value: Calibration | None) -> search_pb2.Calibration | None:
+    """What the ratio was fitted on; None stays None."""
+    if value is None:
+        return None
+    return search_pb2.Calibration(
+        model_id=value.model_id,
+        dataset=value.dataset,
+        faces=value.faces,
+        fitted_on=value.fitted_on.isoformat(),
+        mated_pairs=value.mated,
+        non_mated_pairs=value.non_mated,
+    )
+
+
+def _probe(message: search_pb2.SearchRequest) -> PhotoProbe | TemplateProbe | RecordProbe:
+    which = message.WhichOneof("probe")
+    if which != "photo" and message.HasField("face_ordinal"):
+        raise invalid("face_ordinal", "goes with a photo only")
+    match which:
+        case "photo":
+            ordinal = message.face_ordinal if message.HasField("face_ordinal") else None
+            return PhotoProbe(message.photo, ordinal)
+        case "template":
+            values = np.fromiter(
+                message.template.values, dtype=np.float32, count=len(message.template.values)
+            )
+            return TemplateProbe(values, message.template.model_id)
+        case "record_id":
+            return RecordProbe(message.record_id)
+        case _:
+            raise invalid("probe", "is required: a photo, a template or a record_id")
+
+
+def _wanted(message: search_pb2.SearchFilter) -> Wanted:
+    return Wanted(
+        galleries=_names(message.galleries, "filter.galleries"),
+        agencies=_names(message.agencies, "filter.agencies"),
+        sexes=tuple(read_sex(sex, "filter.sexes") for sex in sorted(set(message.sexes))),
+        born=read_date_range(message.born, "filter.born"),
+        event=read_date_range(message.event, "filter.event"),
+        places=_names(message.places, "filter.places"),
+        strict=message.strict,
+    )
+
+
+def _names(values: Sequence[str], field: str) -> tuple[str, ...]:
+    if len(values) > NAMES_MAX:
+        raise invalid(field, f"holds {len(values)} names; at most {NAMES_MAX}")
+    return tuple(text(value, field, required=True) for value in values)
+
+
+def _known(message: search_pb2.ProbeFacts) -> Known:
+    sex = read_sex(message.sex, "facts.sex")
+    if message.sex_verified and not sex:
+        raise invalid("facts.sex_verified", "is set, but no sex is given")
+    return Known(
+        sex=sex,
+        sex_verified=message.sex_verified,
+        born=read_date_range(message.born, "facts.born"),
+        taken=read_date_range(message.taken, "facts.taken"),
+        age=_age(message.age) if message.HasField("age") else None,
+    )
+
+
+def _age(message: search_pb2.AgeRange) -> Age:
+    youngest = number(message.min_years, "facts.age.min_years", low=0.0, high=AGE_MAX)
+    oldest = number(message.max_years, "facts.age.max_years", low=0.0, high=AGE_MAX)
+    if youngest > oldest:
+        raise invalid("facts.age", f"begins at {youngest:g} years and ends before that, at {oldest:g}")
+    return Age(youngest, oldest, message.verified)
+
+
+def _list(value: AnswerList) -> search_pb2.CandidateList:
+    return search_pb2.CandidateList(
+        face=None if value.face is None else write_face(value.face),
+        candidates=[_candidate(one) for one in value.candidates],
+        excluded=[
+            search_pb2.Exclusion(reason=str(reason), records=count)
+            for reason, count in sorted(value.excluded.items())
+        ],
+    )
+
+
+def _candidate(value: ListedCandidate) -> search_pb2.Candidate:
+    attributes, age = value.record.attributes, value.age_at_probe
+    return search_pb2.Candidate(
+        rank=value.rank,
+        record_id=value.record.record_id,
+        key=write_key(value.record.key),
+        comparison_score=value.score,
+        log_likelihood_ratio=value.log_likelihood_ratio,
+        evidence=[
+            search_pb2.Evidence(
+                face=write_face(one.face, one.face.face_id),
+                sha256=one.face.photo_sha256,
+                comparison_score=one.score,
+                taken=write_date_range(one.face.taken),
+                years_to_probe=one.years_to_probe,
+            )
+            for one in value.evidence
+        ],
+        born=write_date_range(attributes.born),
+        sex=write_sex(attributes.sex),
+        sex_verified=attributes.sex_verified,
+        event=write_date_range(attributes.event),
+        event_place=attributes.event_place,
+        age_at_probe=(
+            None
+            if age is None
+            else search_pb2.AgeRange(min_years=age.youngest, max_years=age.oldest, verified=age.verified)
+        ),
+        implausible=[str(reason) for reason in value.implausible],
+        notes=value.notes,
+    )
