@@ -60,7 +60,10 @@ global___Template = Template
 
 @typing.final
 class SearchFilter(google.protobuf.message.Message):
-    """Restricts the search. Unknown and unverified facts pass every filter unless `strict`."""
+    """Restricts the search. Unknown and unverified facts pass every filter unless `strict`. A gallery,
+    agency or place that nobody enrolled under finds nothing and is no error. With `strict`,
+    SEX_UNSPECIFIED among the sexes asks for children whose sex is not verified.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -124,7 +127,8 @@ global___AgeRange = AgeRange
 @typing.final
 class ProbeFacts(google.protobuf.message.Message):
     """What is known of the child in the probe photo. Verified facts exclude who cannot be that child,
-    the rest is shown beside the candidates.
+    the rest is shown beside the candidates. For an enrolled record, what is unset here is taken from
+    the record.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -185,13 +189,17 @@ class SearchRequest(google.protobuf.message.Message):
     include_implausible: builtins.bool
     min_comparison_score: builtins.float
     min_log_likelihood_ratio: builtins.float
-    """Refused with FAILED_PRECONDITION when the model has no calibration."""
+    """Refused with FAILED_PRECONDITION and reason NOT_CALIBRATED when the model has no calibration."""
     face_ordinal: builtins.int
-    """Of a photo with several faces: only this one. Unset: a list for each."""
+    """Of a photo with several faces: only this one. Unset: a list for each, but a photo with more faces
+    than the server's limit is refused with reason TOO_MANY_FACES.
+    """
     evidence_limit: builtins.int
     """Faces shown per candidate; 0 means 3."""
     min_rev: builtins.int
-    """Answer only from a state that holds this rev of the change log."""
+    """Answer only from a state that holds this rev of the change log; UNAVAILABLE with reason
+    REV_NOT_REACHED when the deadline comes first.
+    """
     @property
     def context(self) -> global___SearchContext: ...
     @property
@@ -277,7 +285,7 @@ class Evidence(google.protobuf.message.Message):
     sha256: builtins.str
     comparison_score: builtins.float
     years_to_probe: builtins.float
-    """Years between this photo and the probe photo, where both dates are known."""
+    """Years between this photo and the probe photo, whichever is older, where both dates are known."""
     @property
     def face(self) -> homeward.v1.records_pb2.Face: ...
     @property
@@ -343,7 +351,10 @@ class Candidate(google.protobuf.message.Message):
 
     @property
     def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Unverified facts that speak against it. They exclude nobody."""
+        """Facts that speak against it, of which one at least is not verified: UNVERIFIED_SEX_DIFFERS,
+        UNVERIFIED_BIRTH_DIFFERS, UNVERIFIED_REFERENCE_BEFORE_BIRTH, UNVERIFIED_PROBE_BEFORE_BIRTH,
+        UNVERIFIED_AGE_IMPOSSIBLE. They exclude nobody.
+        """
 
     def __init__(
         self,

@@ -71,7 +71,8 @@ class SearchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchStream(self, request_iterator, context):
-        """Many probes on one stream. Answers come as they are ready, each with its own status.
+        """Many probes on one stream. Answers come as they are ready, each with its own status; a probe that
+        fails does not end the stream. The server's default deadline holds for each probe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

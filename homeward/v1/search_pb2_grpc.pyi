@@ -35,7 +35,9 @@ class SearchServiceStub:
         homeward.v1.search_pb2.SearchStreamRequest,
         homeward.v1.search_pb2.SearchStreamResponse,
     ]
-    """Many probes on one stream. Answers come as they are ready, each with its own status."""
+    """Many probes on one stream. Answers come as they are ready, each with its own status; a probe that
+    fails does not end the stream. The server's default deadline holds for each probe.
+    """
 
     Compare: grpc.UnaryUnaryMultiCallable[
         homeward.v1.search_pb2.CompareRequest,
@@ -60,7 +62,9 @@ class SearchServiceAsyncStub:
         homeward.v1.search_pb2.SearchStreamRequest,
         homeward.v1.search_pb2.SearchStreamResponse,
     ]
-    """Many probes on one stream. Answers come as they are ready, each with its own status."""
+    """Many probes on one stream. Answers come as they are ready, each with its own status; a probe that
+    fails does not end the stream. The server's default deadline holds for each probe.
+    """
 
     Compare: grpc.aio.UnaryUnaryMultiCallable[
         homeward.v1.search_pb2.CompareRequest,
@@ -89,7 +93,9 @@ class SearchServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[homeward.v1.search_pb2.SearchStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[homeward.v1.search_pb2.SearchStreamResponse], collections.abc.AsyncIterator[homeward.v1.search_pb2.SearchStreamResponse]]:
-        """Many probes on one stream. Answers come as they are ready, each with its own status."""
+        """Many probes on one stream. Answers come as they are ready, each with its own status; a probe that
+        fails does not end the stream. The server's default deadline holds for each probe.
+        """
 
     @abc.abstractmethod
     def Compare(
