@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot
 
+from catalogue.types import ENROLLED
 from homeward.errors import PhotoReason
 from homeward.types import Face, FaceChoice, PhotoFaces, PhotoNote
-
-ENROLLED = "ENROLLED"
 
 
 @dataclass(frozen=True, slots=True)

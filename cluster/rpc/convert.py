@@ -62,14 +62,14 @@ def read_choice(value: records_pb2.FaceChoice.ValueType, field: str) -> FaceChoi
 
 def read_key(message: records_pb2.RecordKey, field: str = "key") -> RecordKey:
     """All three parts are required; they are hashed in NFC."""
-    agency = key_text(message.agency, f"{field}.agency")
-    if len(agency.encode()) > AGENCY_BYTES_MAX:  # it names a folder or an object's prefix
-        raise invalid(f"{field}.agency", f"has more than {AGENCY_BYTES_MAX} bytes of UTF-8")
-    return RecordKey(
-        agency=agency,
-        gallery=key_text(message.gallery, f"{field}.gallery"),
-        external_reference=key_text(message.external_reference, f"{field}.external_reference"),
-    )
+    parts = {
+        name: key_text(getattr(message, name), f"{field}.{name}")
+        for name in ("agency", "gallery", "external_reference")
+    }
+    for name in ("agency", "gallery"):  # they name folders, objects' prefixes and filters
+        if len(parts[name].encode()) > AGENCY_BYTES_MAX:
+            raise invalid(f"{field}.{name}", f"has more than {AGENCY_BYTES_MAX} bytes of UTF-8")
+    return RecordKey(**parts)
 
 
 def read_attributes(message: records_pb2.Attributes, field: str = "attributes") -> Attributes:

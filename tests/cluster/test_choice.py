@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.choice import ENROLLED, choose_faces
+from catalogue.types import ENROLLED
+from cluster.choice import choose_faces
 from homeward.errors import PhotoReason
 from homeward.ids import photo_sha256
 from homeward.types import Box, FaceChoice, PhotoFaces, PhotoNote

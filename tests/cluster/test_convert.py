@@ -171,3 +171,11 @@ def test_a_request_id_is_required_and_short(bad: str) -> None:
     with pytest.raises(InvalidInput) as error:
         fields.request_id(bad)
     assert field_of(error) == "request_id"
+
+
+def test_an_agency_must_fit_where_it_names_a_folder() -> None:
+    with pytest.raises(InvalidInput) as error:
+        convert.read_key(
+            records_pb2.RecordKey(agency="\u5317" * 27, gallery="missing", external_reference="1")
+        )
+    assert field_of(error) == "key.agency"
