@@ -1,1 +1,1 @@
-"""Templates to candidates: the Milvus gallery and exact search."""
+"""From templates to a candidate list: the gallery that keeps them and the indexes that search them."""
