@@ -1,0 +1,226 @@
+"""Untrusted photos are decoded in child processes: a hang or a crash costs one photo.
+
+A `DecodePool` keeps one thread per child. A thread hands its child one photo while the child still
+decodes another, copies finished pixels out of the memory it shares with the child, kills a child that
+takes too long, and forks a new one in its place. Nothing in this process looks into a photo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from homeward.errors import HomewardError, PhotoReason, PhotoRejected, WorkerUnavailable
+from workers.decode import DecodedPhoto, DecodeLimits, check_bytes
+from workers.decode_process import Child, ChildDied, Decoded, Template
+from workers.decode_wire import SLOTS
+
+_TRIES = 3  # photos that were waiting in a child that died, not being decoded, are tried again
+_SAID = {
+    PhotoReason.DECODE_TIMEOUT: "decoding took longer than allowed; save the photo again, as JPEG",
+    PhotoReason.DECODER_DIED: "the decoder died on this photo; save the photo again, as JPEG",
+}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One call of `decode_many`: its unfinished photos and its answers, guarded by the pool's lock."""
+
+    photos: Sequence[bytes]
+    answers: list[DecodedPhoto | PhotoRejected | None]
+    waiting: deque[int] = field(default_factory=deque)  # positions in `photos`
+    tries: dict[int, int] = field(default_factory=dict)
+    open: int = 0
+    failure: HomewardError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+_Job = tuple[_Batch, int]
+
+
+class DecodePool:
+    """Decodes photos in `processes` children (0: one per core), each within time and memory limits.
+
+    `memory_bytes` is the address space that a child may add to what it starts with; `timeout_s` is
+    wall time per photo. Children start with the first photo, what they are forked from starts at once.
+    """
+
+    def __init__(
+        self,
+        limits: DecodeLimits,
+        *,
+        processes: int = 0,
+        timeout_s: float = 8.0,
+        memory_bytes: int = 1536 << 20,
+        decoder: str = "workers.decode:decode",
+    ) -> None:
+        self._limits = limits
+        self._template = Template(limits, decoder, timeout_s, memory_bytes)
+        self._changed = threading.Condition()
+        self._batches: deque[_Batch] = deque()  # those with photos waiting
+        self._waiting = 0
+        self._idle = 0
+        self._closed = False
+        self._children: dict[int, int] = {}
+        count = processes or os.cpu_count() or 1
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), name=f"decode-{number}", daemon=True)
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def child_pids(self) -> tuple[int, ...]:
+        """Process ids of the children that are alive now."""
+        with self._changed:
+            return tuple(self._children.values())
+
+    def decode_many(self, photos: Sequence[bytes]) -> list[DecodedPhoto | PhotoRejected]:
+        """Decode photos, in order; every one gets its pixels or its own refusal.
+
+        May be called from several threads: photos of concurrent calls take turns. The answers of one call
+        are all in memory at its end, so its size is the caller's bound. Raises `WorkerUnavailable` when no
+        child can be started or the pool is closed.
+        """
+        batch = _Batch(photos, [None] * len(photos))
+        for position, photo in enumerate(photos):
+            try:
+                check_bytes(photo, self._limits)
+                batch.waiting.append(position)
+            except PhotoRejected as refusal:
+                batch.answers[position] = refusal
+        if batch.waiting:
+            batch.open = len(batch.waiting)
+            with self._changed:
+                if self._closed:
+                    raise WorkerUnavailable("the photo decoders are closed")
+                self._batches.append(batch)
+                self._waiting += batch.open
+                self._changed.notify(batch.open)
+            batch.done.wait()
+        if batch.failure is not None:
+            raise batch.failure
+        return [answer for answer in batch.answers if answer is not None]
+
+    def close(self) -> None:
+        """End all children. Calls of `decode_many` that still wait raise `WorkerUnavailable`."""
+        with self._changed:
+            self._closed = True
+            for batch in tuple(self._batches):
+                self._fail(batch, WorkerUnavailable("the photo decoders were closed"))
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._template.close()
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, number: int) -> None:
+        """One thread's life: feed one child after the other until the pool is closed."""
+        again: deque[_Job] = deque()
+        while again or self._await_work():
+            try:
+                child = self._template.fork()
+            except HomewardError as error:
+                with self._changed:
+                    for batch in {
+                        id(batch): batch for batch in (*(b for b, _ in again), *self._batches)
+                    }.values():
+                        self._fail(batch, error)
+                again.clear()
+                continue
+            with self._changed:
+                self._children[number] = child.pid
+            with child:
+                again = self._feed(child, again)
+            with self._changed:
+                del self._children[number]
+
+    def _feed(self, child: Child, again: deque[_Job]) -> deque[_Job]:
+        """Keep one child busy until it dies, leaves or the pool is closed; the photos it did not begin."""
+        flying: deque[_Job] = deque()
+        hashes: deque[str] = deque()
+        try:
+            while True:
+                while len(flying) < SLOTS and (job := self._next(again, wait=not flying)) is not None:
+                    flying.append(job)
+                    batch, position = job
+                    child.send(batch.photos[position])
+                    hashes.append(hashlib.sha256(batch.photos[position]).hexdigest())
+                if not flying:
+                    return again
+                answer = child.receive()
+                self._finish(flying.popleft(), _named(answer, hashes.popleft()))
+                if child.leaving:
+                    return flying + again
+        except ChildDied as death:
+            first = flying[0]
+            if death.in_photo or self._tried(first) >= _TRIES:
+                self._finish(flying.popleft(), PhotoRejected(death.reason, _SAID[death.reason]))
+            return flying + again
+
+    def _await_work(self) -> bool:
+        """Wait until a photo waits; False when the pool is closed instead."""
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._idle -= 1
+            return not self._closed
+
+    def _next(self, again: deque[_Job], *, wait: bool) -> _Job | None:
+        """The photo to hand out next: calls take turns, and a second photo waits for idle children first."""
+        if again:
+            return again.popleft()
+        with self._changed:
+            if wait:
+                self._idle += 1
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._idle -= 1
+            elif self._waiting <= self._idle:
+                return None
+            if not self._waiting:
+                return None
+            batch = self._batches.popleft()
+            self._waiting -= 1
+            position = batch.waiting.popleft()
+            if batch.waiting:
+                self._batches.append(batch)
+            return batch, position
+
+    def _tried(self, job: _Job) -> int:
+        batch, position = job
+        with self._changed:
+            batch.tries[position] = batch.tries.get(position, 0) + 1
+            return batch.tries[position]
+
+    def _finish(self, job: _Job, answer: DecodedPhoto | PhotoRejected) -> None:
+        batch, position = job
+        with self._changed:
+            batch.answers[position] = answer
+            batch.open -= 1
+            if batch.open == 0:
+                batch.done.set()
+
+    def _fail(self, batch: _Batch, error: HomewardError) -> None:
+        """End a whole call with an error. The lock is held."""
+        if batch in self._batches:
+            self._batches.remove(batch)
+            self._waiting -= len(batch.waiting)
+            batch.waiting.clear()
+        batch.failure = error
+        batch.done.set()
+
+
+def _named(answer: Decoded | PhotoRejected, sha256: str) -> DecodedPhoto | PhotoRejected:
+    if isinstance(answer, PhotoRejected):
+        return answer
+    return DecodedPhoto(answer.pixels, answer.width, answer.height, answer.media_type, sha256)
