@@ -1,0 +1,77 @@
+"""Where and how precisely torch computes: device, precision and threads, chosen once per process."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from homeward.errors import InvalidInput
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_CPU_FLAGS_WITH_FAST_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises `InvalidInput` (DEVICE_UNKNOWN) when the name is no such device or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"no device is called {name!r}; use auto, cpu, cuda or cuda:N", code="DEVICE_UNKNOWN"
+        ) from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise InvalidInput(f"Homeward runs on cpu and cuda, not on {name!r}", code="DEVICE_UNKNOWN")
+    index = 0 if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise InvalidInput(
+            f"{name} was asked for but {torch.cuda.device_count()} CUDA devices are visible; "
+            "set workers.device to auto, or mend the driver",
+            code="DEVICE_UNKNOWN",
+        )
+    return torch.device("cuda", index)
+
+
+def pick_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """The dtype the embedding net computes in: "auto" is bfloat16 where the hardware has it."""
+    if precision == "float32":
+        return torch.float32
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if precision != "auto":
+        raise InvalidInput(
+            f"precision is auto, float32 or bfloat16, not {precision!r}", code="PRECISION_UNKNOWN"
+        )
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_fast_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def set_threads(threads: int) -> int:
+    """Let torch use `threads` cores for one operation (0: all it sees); returns how many it uses."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+@cache
+def _cpu_has_fast_bfloat16() -> bool:
+    """AMX or AVX512_BF16, by the kernel's list; elsewhere bfloat16 is emulated and slower."""
+    if platform.system() != "Linux":
+        return False
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return bool(_CPU_FLAGS_WITH_FAST_BFLOAT16 & set(flags.split()))
