@@ -25,6 +25,28 @@ class LogReport:
         """Whether the chain holds from the very first line on."""
         return not self.problems and self.begins == ORIGIN
 
+    @property
+    def finding(self) -> str:
+        """What `homeward doctor` says of the log."""
+        if self.problems:
+            return f"the chain of the search log is broken: {'; '.join(self.problems)}"
+        said = f"{self.lines} lines in {self.files} files, chain unbroken, head {self.head[:16]}"
+        if self.begins != ORIGIN:
+            said += "; older files were removed"
+        if self.torn:
+            said += f"; {len(self.torn)} torn lines of searches that were never answered kept aside"
+        return said
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; empty when there is nothing to do."""
+        if not self.problems:
+            return ""
+        return (
+            "lines were changed or lost after they were written: find out who could write to the data "
+            "folder, and restore the files from a backup"
+        )
+
 
 def verify(folder: Path, *, problems_max: int = 20) -> LogReport:
     """Read every line and follow the chain. A last line without newline is being written or torn, and

@@ -103,7 +103,10 @@ def test_a_changed_line_shows(tmp_path: Path, change: str) -> None:
     else:
         lines.insert(4, lines[4])
     path.write_bytes(b"".join(lines))
-    assert verify(tmp_path).problems
+    report = verify(tmp_path)
+    assert report.problems
+    assert report.remedy
+    assert "broken" in report.finding
 
 
 def test_removed_old_files_are_said_and_are_no_damage(tmp_path: Path) -> None:
