@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from homeward.batching import MicroBatcher
 from homeward.config import WorkerSettings
 from homeward.errors import InvalidInput, PhotoReason, PhotoRejected
@@ -109,8 +111,8 @@ class LocalEmbedding:
 
     async def crop(self, photo: bytes, landmarks: Float32) -> bytes:
         """The face at `landmarks` ((5, 2) float32 pixels) as PNG; see `Embedding`."""
-        if landmarks.shape != (5, 2):
-            raise InvalidInput("landmarks are five points x, y", field="landmarks")
+        if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
+            raise InvalidInput("landmarks are five points x, y, each a finite number", field="landmarks")
         answer = await self._do(_Job(photo, landmarks))
         assert isinstance(answer, bytes)
         return answer
