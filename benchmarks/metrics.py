@@ -6,7 +6,7 @@ has score -inf, so that it is a miss at every threshold and never a false one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,16 +30,30 @@ class Trial:
     mated_pairs: Float64  # (m,) scores of all mated gallery photo x probe pairs, -inf for failures
 
 
+Comparison = Callable[[Float64, Float64], Float64]  # gallery (g, d) and probe (d,) -> scores (g,)
+
+
+def cosine(gallery: Float64, probe: Float64) -> Float64:
+    """The score of unit templates."""
+    return gallery @ probe
+
+
+def negative_distance(gallery: Float64, probe: Float64) -> Float64:
+    """Minus the Euclidean distance, how dlib compares its descriptors (they are not of unit length)."""
+    distance: Float64 = np.linalg.norm(gallery - probe, axis=1)
+    return -distance
+
+
 def run_trial(
     gallery: Sequence[Float32 | None],
     gallery_identities: Sequence[str],
     probes: Sequence[Float32 | None],
     probe_identities: Sequence[str],
+    compare: Comparison = cosine,
 ) -> Trial:
-    """Compare every probe with every gallery photo; None is a failure to enrol.
+    """Compare every probe with every gallery photo, in float64; None is a failure to enrol.
 
-    Scores are sums in float64 of exact float32 products. Ties rank the mate last: an unlucky
-    order must not look like luck.
+    Ties rank the mate last: an unlucky order must not look like luck.
     """
     names, columns = np.unique(np.asarray(gallery_identities, dtype=object), return_inverse=True)
     place = {str(name): number for number, name in enumerate(names)}
@@ -50,7 +64,7 @@ def run_trial(
     mated, best_other, ranks = [], [], []
     non_mated, mated_pairs = [], []
     for row, identity in enumerate(own):
-        scores = matrix @ queries[row]
+        scores = compare(matrix, queries[row])
         scores = np.where(present & usable[row], scores, -np.inf)
         same = columns == identity
         mated_pairs.append(scores[same])
