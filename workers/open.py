@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from homeward.config import Settings, WorkerSettings
 
+CROP_SHARE = 2
+
 if TYPE_CHECKING:
     from workers.embedding import Embedding
     from workers.model import FaceModel
@@ -47,9 +49,15 @@ def open_pipeline(settings: Settings) -> Pipeline:
 
 def open_decoder(settings: WorkerSettings) -> DecodePool:
     """Child processes that decode photos; the caller closes it."""
+    from workers.decode import DecodeLimits
     from workers.sandbox import DecodePool
 
-    return DecodePool(settings)
+    return DecodePool(
+        DecodeLimits.from_settings(settings),
+        processes=settings.decode_processes,
+        timeout_s=settings.decode_timeout_s,
+        memory_bytes=settings.decode_memory_bytes,
+    )
 
 
 async def open_embedding(settings: Settings) -> Embedding:
