@@ -17,7 +17,7 @@ import numpy as np
 
 from homeward.batching import MicroBatcher
 from homeward.config import WorkerSettings
-from homeward.errors import InvalidInput, PhotoReason, PhotoRejected
+from homeward.errors import HomewardError, InvalidInput, PhotoReason, PhotoRejected
 from homeward.types import Float32, PhotoFaces
 from workers.decode import DecodedPhoto
 
@@ -36,8 +36,8 @@ class PhotoPipeline(Protocol):
     @property
     def device(self) -> str: ...
 
-    def embed(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces]:
-        """Faces of each photo, in order."""
+    def embed_each(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
+        """Faces of each photo, or why there are none to be had; in order."""
         ...
 
     def crop(self, photo: DecodedPhoto, landmarks: Float32) -> bytes:
@@ -67,8 +67,7 @@ class _Job:
 class LocalEmbedding:
     """`Embedding` over a pipeline and a decoder in this process. Owns both: `close` ends them.
 
-    For one event loop. A refused photo costs its own caller alone; when the pipeline fails on a
-    batch, each of its photos is tried alone, so that one that breaks it costs only itself.
+    For one event loop. A refused photo costs its own caller alone.
     """
 
     def __init__(self, pipeline: PhotoPipeline, pool: PhotoDecoder, settings: WorkerSettings) -> None:
@@ -169,14 +168,13 @@ class LocalEmbedding:
             job.answer.set_exception(error)
 
     def _embed(self, batch: Sequence[tuple[_Job, DecodedPhoto]]) -> None:
+        results: Sequence[PhotoFaces | Exception]
         try:
-            results = self._pipeline.embed([photo for _, photo in batch])
-        except Exception as error:  # noqa: BLE001 - raised to the caller it belongs to
-            if len(batch) == 1:
-                batch[0][0].answer.set_exception(error)
-                return
-            for pair in batch:
-                self._embed([pair])
-            return
+            results = self._pipeline.embed_each([photo for _, photo in batch])
+        except Exception as error:  # noqa: BLE001 - raised to every caller of the batch
+            results = [error] * len(batch)
         for (job, _), result in zip(batch, results, strict=True):
-            job.answer.set_result(result)
+            if isinstance(result, Exception):
+                job.answer.set_exception(result)
+            else:
+                job.answer.set_result(result)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from homeward.config import Settings, WorkerSettings
 
-CROP_SHARE = 2
-
 if TYPE_CHECKING:
     from workers.embedding import Embedding
     from workers.model import FaceModel
@@ -48,16 +46,14 @@ def open_pipeline(settings: Settings) -> Pipeline:
 
 
 def open_decoder(settings: WorkerSettings) -> DecodePool:
-    """Child processes that decode photos; the caller closes it."""
-    from workers.decode import DecodeLimits
+    """Child processes that decode photos; the caller closes it.
+
+    Photos come out at twice the detector's working size at most: a face it finds is large enough in
+    them for its crop, and a batch of huge photos takes no huge memory.
+    """
     from workers.sandbox import DecodePool
 
-    return DecodePool(
-        DecodeLimits.from_settings(settings),
-        processes=settings.decode_processes,
-        timeout_s=settings.decode_timeout_s,
-        memory_bytes=settings.decode_memory_bytes,
-    )
+    return DecodePool.from_settings(settings, scale_to_px=2 * settings.working_px)
 
 
 async def open_embedding(settings: Settings) -> Embedding:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from homeward.errors import PhotoReason, PhotoRejected
+from homeward.errors import HomewardError, PhotoReason, PhotoRejected, WorkerUnavailable
 from homeward.types import Box, Face, Float32, PhotoFaces, Quality
 from workers.decode import DecodedPhoto
 
@@ -59,7 +59,8 @@ class FakePool:
 
 
 class FakePipeline:
-    """Records its batches; works on one only while `gate` is set; `poison` breaks a batch."""
+    """Records its batches; works on one only while `gate` is set; `poison` costs its
+    photo, `break` its batch."""
 
     model_id = MODEL_ID
     dimension = DIMENSION
@@ -71,14 +72,17 @@ class FakePipeline:
         self.gate = threading.Event()
         self.gate.set()
 
-    def embed(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces]:
+    def embed_each(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
         data = [photo.pixels.tobytes() for photo in photos]
         self.batches.append(data)
         self.started.release()
         assert self.gate.wait(30)
-        if any(photo.startswith(b"poison") for photo in data):
-            raise RuntimeError("the model broke")
-        return [faces_of(photo) for photo in data]
+        if any(photo.startswith(b"break") for photo in data):
+            raise TypeError("the model is broken")
+        return [
+            WorkerUnavailable("the model failed") if photo.startswith(b"poison") else faces_of(photo)
+            for photo in data
+        ]
 
     def crop(self, photo: DecodedPhoto, landmarks: Float32) -> bytes:
         if not np.isfinite(landmarks).all():

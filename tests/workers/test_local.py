@@ -128,12 +128,21 @@ async def test_a_refused_photo_costs_its_own_caller_alone(rig: Rig) -> None:
 
 async def test_a_photo_that_breaks_the_model_costs_its_own_caller_alone(rig: Rig) -> None:
     first = await rig.hold_model()
+    second = asyncio.create_task(rig.embedding.embed(b"second"))
+    await rig.decoded(2)
     rest = [asyncio.create_task(rig.embedding.embed(photo)) for photo in (b"good 1", b"poison", b"good 2")]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     rig.pipeline.gate.set()
-    answers = await asyncio.gather(first, *rest, return_exceptions=True)
-    names = [type(answer).__name__ for answer in answers]
-    assert names == ["PhotoFaces", "PhotoFaces", "RuntimeError", "PhotoFaces"]
+    answers = await asyncio.gather(*rest, return_exceptions=True)
+    assert [type(answer).__name__ for answer in answers] == ["PhotoFaces", "WorkerUnavailable", "PhotoFaces"]
+    assert [len(batch) for batch in rig.pipeline.batches] == [1, 1, 3]
+    await asyncio.gather(first, second)
+
+
+async def test_a_broken_model_fails_its_batch_and_the_next_one_works(rig: Rig) -> None:
+    with pytest.raises(TypeError, match="the model is broken"):
+        await rig.embedding.embed(b"break")
+    await rig.embedding.embed(b"photo")
 
 
 async def test_a_dead_decoder_pool_fails_its_batch_and_the_next_one_works(rig: Rig) -> None:
