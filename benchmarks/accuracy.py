@@ -39,7 +39,7 @@ from benchmarks.metrics import (
     tar_at_fmr,
 )
 from homeward.config import Settings
-from homeward.errors import HomewardError, InvalidInput, PhotoReason
+from homeward.errors import HomewardError, InvalidInput
 from homeward.types import Float32
 from workers.labelled import LabelledPhoto, LabelledTemplate, embed_labelled, list_labelled
 
@@ -239,8 +239,12 @@ def _run(options: argparse.Namespace, photos: Photos) -> None:
     templates = [item.template for item in found]
     trials = {model_id: photos.trial(templates, cosine)}
     figures = report(photos, templates, trials[model_id], model_id)
-    reasons = Counter(str(PhotoReason(item.reason)) for item in found if item.template is None)
-    result = figures | {"failures": dict(reasons), "seconds": seconds, "min_face_px": options.min_face_px}
+    reasons = Counter(item.reason for item in found if item.template is None)
+    result = figures | {
+        "failures": {str(reason): count for reason, count in reasons.items()},
+        "seconds": seconds,
+        "min_face_px": options.min_face_px,
+    }
     print(_summary(model_id, figures))
     if options.peer:
         from benchmarks import peer

@@ -16,11 +16,13 @@ _RUN_CROPS = {"cpu": 32, "cuda": 512}  # crops of one run of the embedder
 _PARITY = 1e-4  # greatest cosine distance between a crop run alone and in a batch
 
 
-def load_bundle(folder: Path, device: torch.device, precision: str = "auto") -> FaceModel:
+def load_bundle(
+    folder: Path, device: torch.device, precision: str = "auto", *, working_px: int = 1024
+) -> FaceModel:
     """Read, check and build the bundle in `folder`.
 
     precision: `float32`, `bfloat16`, or `auto`, which is float32: these small networks lose accuracy
-    in bfloat16 faster than they gain speed.
+    in bfloat16 faster than they gain speed. working_px: see `workers.yunet.pyramid`.
 
     Raises `NotFound` (no bundle.toml or a file of it missing), `InvalidInput` (bundle.toml or a graph
     is unsound), `Corrupt` (a file is not the one named), `NotSupported` (operators, output shapes).
@@ -28,9 +30,8 @@ def load_bundle(folder: Path, device: torch.device, precision: str = "auto") -> 
     bundle = read_bundle(folder)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     detector_data = read_file(folder, bundle.file(bundle.detector.file))
-    detector = YunetDetector(
-        load_network(detector_data, bundle.detector.file), bundle.detector, device, dtype
-    )
+    network = load_network(detector_data, bundle.detector.file)
+    detector = YunetDetector(network, bundle.detector, device, dtype, working_px=working_px)
     embedder = OnnxEmbedder(bundle, read_file(folder, bundle.file(bundle.embedder.file)), device, dtype)
     return FaceModel(
         name=bundle.name,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from homeward.errors import InvalidInput, PhotoReason, PhotoRejected
+from homeward.errors import HomewardError, InvalidInput, PhotoReason, PhotoRejected
 from homeward.types import Face, Float32, PhotoFaces
 from workers.decode import DecodedPhoto
 from workers.local import PhotoDecoder, PhotoPipeline
@@ -30,7 +30,7 @@ class LabelledTemplate:
 
     photo: LabelledPhoto
     template: Float32 | None  # (d,) float32, unit length
-    reason: str = ""  # a `PhotoReason`
+    reason: str = ""  # the error code, a `PhotoReason` as a rule
 
 
 def list_labelled(folder: Path) -> tuple[LabelledPhoto, ...]:
@@ -94,12 +94,16 @@ def _embed(
     photos: Sequence[LabelledPhoto],
     decoded: Sequence[DecodedPhoto | PhotoRejected],
 ) -> Iterator[LabelledTemplate]:
-    faces = iter(pipeline.embed([photo for photo in decoded if isinstance(photo, DecodedPhoto)]))
+    answers = iter(pipeline.embed_each([photo for photo in decoded if isinstance(photo, DecodedPhoto)]))
     for photo, pixels in zip(photos, decoded, strict=True):
         if isinstance(pixels, PhotoRejected):
             yield LabelledTemplate(photo, None, pixels.reason)
             continue
-        face = most_central(next(faces))
+        answer = next(answers)
+        if isinstance(answer, HomewardError):
+            yield LabelledTemplate(photo, None, answer.code)
+            continue
+        face = most_central(answer)
         if face is None:
             yield LabelledTemplate(photo, None, PhotoReason.NO_FACE)
         else:

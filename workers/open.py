@@ -33,7 +33,8 @@ def open_model(settings: Settings) -> FaceModel:
     from workers.bundle_model import load_bundle
     from workers.install import bundle_folder
 
-    return load_bundle(bundle_folder(workers.bundle, settings.bundles_dir), device, workers.precision)
+    folder = bundle_folder(workers.bundle, settings.bundles_dir)
+    return load_bundle(folder, device, workers.precision, working_px=workers.working_px)
 
 
 def open_pipeline(settings: Settings) -> Pipeline:

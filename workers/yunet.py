@@ -35,18 +35,21 @@ class Level:
     canvas: tuple[int, int]  # height, width
 
 
-def pyramid(height: int, width: int, min_face_px: int, spec: DetectorSpec) -> tuple[Level, ...]:
+def pyramid(
+    height: int, width: int, min_face_px: int, spec: DetectorSpec, working_px: int = 1024
+) -> tuple[Level, ...]:
     """Working sizes for a photo of height x width pixels.
 
     The finest shows faces of `min_face_px` at the network's smallest size; a small photo keeps its
     own resolution, which places landmarks better, and none is enlarged beyond what its smallest
-    faces need. Coarser levels (each a quarter the side) follow until a face that fills the photo
+    faces need, nor to a longest side beyond `working_px`: of a photo larger than that, the smallest face
+    found grows with it. Coarser levels (each a quarter the side) follow until a face that fills the photo
     is no larger than the network's largest. The canvas depends on the photo alone, never on its
     batch, so that borders look the same in every batch.
     """
     needed = spec.smallest_face_px / min_face_px
     roomy = spec.largest_face_px / max(height, width)
-    scale = max(needed, min(1.0, roomy))
+    scale = min(max(needed, min(1.0, roomy)), working_px / max(height, width))
     levels = [_level(height, width, scale, spec.multiple)]
     whole = spec.largest_face_px / min(height, width)
     while scale > 1.5 * whole:
@@ -103,9 +106,16 @@ class YunetDetector:
     """A `Detector` over a network with YuNet's head."""
 
     def __init__(
-        self, network: Network, spec: DetectorSpec, device: torch.device, dtype: torch.dtype
+        self,
+        network: Network,
+        spec: DetectorSpec,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        working_px: int = 1024,
     ) -> None:
         self._spec = spec
+        self._working_px = working_px
         self._device = device
         wanted = [name.replace("{stride}", str(stride)) for stride in spec.strides for name in spec.outputs]
         missing = [name for name in wanted if name not in network.outputs]
@@ -123,7 +133,7 @@ class YunetDetector:
             return []
         runs: dict[tuple[int, int], list[tuple[int, Level]]] = defaultdict(list)
         for number, photo in enumerate(photos):
-            for level in pyramid(photo.shape[1], photo.shape[2], min_face_px, self._spec):
+            for level in pyramid(photo.shape[1], photo.shape[2], min_face_px, self._spec, self._working_px):
                 runs[level.canvas].append((number, level))
         found: list[tuple[torch.Tensor, ...]] = []
         for canvas, jobs in runs.items():
