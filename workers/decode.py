@@ -82,6 +82,15 @@ def decode(data: bytes, limits: DecodeLimits) -> DecodedPhoto:
 
     A photo that ends early is refused (TRUNCATED), never returned with a grey rest.
     """
+    return _decode_checked(data, limits, with_torch=True)
+
+
+def decode_light(data: bytes, limits: DecodeLimits) -> DecodedPhoto:
+    """`decode` by Pillow alone: the same answers without the seconds that importing torch takes."""
+    return _decode_checked(data, limits, with_torch=False)
+
+
+def _decode_checked(data: bytes, limits: DecodeLimits, *, with_torch: bool) -> DecodedPhoto:
     check_bytes(data, limits)
     kind = sniff(data)
     if kind is None:
@@ -95,7 +104,7 @@ def decode(data: bytes, limits: DecodeLimits) -> DecodedPhoto:
             format=kind.name,
         )
     try:
-        pixels, width, height = _decode(data, kind, limits)
+        pixels, width, height = _decode(data, kind, limits, with_torch=with_torch)
     except PhotoRejected:
         raise
     except Exception as error:
@@ -116,24 +125,29 @@ def check_bytes(data: bytes, limits: DecodeLimits) -> None:
         )
 
 
-def _decode(data: bytes, kind: PhotoFormat, limits: DecodeLimits) -> tuple[UInt8, int, int]:
+def _decode(
+    data: bytes, kind: PhotoFormat, limits: DecodeLimits, *, with_torch: bool
+) -> tuple[UInt8, int, int]:
     """Upright pixels, and width and height of the upright photo at full size."""
     if kind is PhotoFormat.WEBP and (canvas := webp_size(data)) is not None:
-        _check_size(canvas, limits)
+        check_size(canvas, limits)
     with _plugin(kind)(io.BytesIO(data)) as image:
         size = image.size
-        _check_size(size, limits)
-        if kind is PhotoFormat.JPEG:
-            pixels = _jpeg_pixels(data, image, limits)
+        check_size(size, limits)
+        if kind is PhotoFormat.JPEG and 0 < limits.scale_to_px < max(size):
+            image.thumbnail((limits.scale_to_px, limits.scale_to_px))  # drafts: a smaller inverse DCT
+            pixels = np.array(to_rgb(image))
+        elif kind is PhotoFormat.JPEG and with_torch:
+            pixels = _jpeg_pixels(data, size)
         else:
             image.load()
             if image.size != size:  # only a header that contradicts the data does this
-                _check_size(image.size, limits)
+                check_size(image.size, limits)
                 size = image.size
             pixels = _scaled(to_rgb(image), limits)
-        orientation = 1 if kind in _TURNED_BY_PLUGIN else _orientation(image)
-    width, height = size if orientation < 5 else size[::-1]
-    return upright(pixels, orientation), width, height
+        turned = 1 if kind in _TURNED_BY_PLUGIN else orientation(image)
+    width, height = size if turned < 5 else size[::-1]
+    return upright(pixels, turned), width, height
 
 
 def _plugin(kind: PhotoFormat) -> type[ImageFile.ImageFile]:
@@ -145,7 +159,8 @@ def _plugin(kind: PhotoFormat) -> type[ImageFile.ImageFile]:
     return plugin
 
 
-def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
+def check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
+    """Raises `PhotoRejected` for a (width, height) with too many pixels or too short a side."""
     width, height = size
     if width * height > limits.max_pixels:
         raise PhotoRejected(
@@ -164,17 +179,14 @@ def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
         )
 
 
-def _jpeg_pixels(data: bytes, image: ImageFile.ImageFile, limits: DecodeLimits) -> UInt8:
-    if 0 < limits.scale_to_px < max(image.size):
-        image.thumbnail((limits.scale_to_px, limits.scale_to_px))  # drafts: a smaller inverse DCT
-        return np.array(to_rgb(image))
+def _jpeg_pixels(data: bytes, size: tuple[int, int]) -> UInt8:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # torch wants writable memory
     planes = decode_jpeg(encoded, mode=ImageReadMode.RGB)
     pixels: UInt8 = planes.permute(1, 2, 0).numpy()
-    if pixels.shape != (image.height, image.width, 3):
+    if pixels.shape != (size[1], size[0], 3):
         raise PhotoRejected(PhotoReason.CORRUPT, "the JPEG's headers contradict each other")
     return pixels
 
@@ -185,7 +197,7 @@ def _scaled(rgb: Image.Image, limits: DecodeLimits) -> UInt8:
     return np.array(rgb)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """EXIF (or XMP) orientation 1..8; a broken tag turns nothing and costs no photo."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)

@@ -25,7 +25,6 @@ from workers.decode_wire import SLOTS, Layout, SharedSlots, create_memory, recei
 
 _START_TIMEOUT_S = 120.0  # importing torch from a cold disk
 _FORK_TIMEOUT_S = 20.0
-_END_TIMEOUT_S = 5.0
 # `-I` keeps the working folder and PYTHON* variables out; the parent's own path brings its packages in.
 _BOOTSTRAP = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -142,12 +141,10 @@ class Template:
             os.close(memory)
 
     def _end(self) -> None:
+        """Children of a killed template are killed by the kernel."""
         self._control.close()
-        try:
-            self._process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
 
 
 def _await_pid(channel: socket.socket) -> int:

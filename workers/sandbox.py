@@ -12,13 +12,19 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected, WorkerUnavailable
 from workers.decode import DecodedPhoto, DecodeLimits, check_bytes
 from workers.decode_process import Child, ChildDied, Decoded, Template
 from workers.decode_wire import SLOTS
 
+if TYPE_CHECKING:
+    from homeward.config import WorkerSettings
+
+DECODER = "workers.decode:decode"
+LIGHT_DECODER = "workers.decode:decode_light"
 _TRIES = 3  # photos that were waiting in a child that died, not being decoded, are tried again
 _SAID = {
     PhotoReason.DECODE_TIMEOUT: "decoding took longer than allowed; save the photo again, as JPEG",
@@ -42,11 +48,20 @@ class _Batch:
 _Job = tuple[_Batch, int]
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A photo that a child has."""
+
+    job: _Job
+    sha256: str = ""  # computed while the child decodes
+
+
 class DecodePool:
     """Decodes photos in `processes` children (0: one per core), each within time and memory limits.
 
     `memory_bytes` is the address space that a child may add to what it starts with; `timeout_s` is
-    wall time per photo. Children start with the first photo, what they are forked from starts at once.
+    wall time per photo; `decoder` names the function that runs in the children, as "module:function".
+    Children start with the first photo, what they are forked from starts at once. Linux only.
     """
 
     def __init__(
@@ -56,7 +71,7 @@ class DecodePool:
         processes: int = 0,
         timeout_s: float = 8.0,
         memory_bytes: int = 1536 << 20,
-        decoder: str = "workers.decode:decode",
+        decoder: str = DECODER,
     ) -> None:
         self._limits = limits
         self._template = Template(limits, decoder, timeout_s, memory_bytes)
@@ -73,6 +88,20 @@ class DecodePool:
         ]
         for thread in self._threads:
             thread.start()
+
+    @staticmethod
+    def from_settings(
+        settings: WorkerSettings, *, processes: int | None = None, scale_to_px: int = 0, light: bool = False
+    ) -> DecodePool:
+        """A pool as the operator set it. `light`: without torch, up in a second, for a few photos."""
+        limits = replace(DecodeLimits.from_settings(settings), scale_to_px=scale_to_px)
+        return DecodePool(
+            limits,
+            processes=settings.decode_processes if processes is None else processes,
+            timeout_s=settings.decode_timeout_s,
+            memory_bytes=settings.decode_memory_bytes,
+            decoder=LIGHT_DECODER if light else DECODER,
+        )
 
     @property
     def child_pids(self) -> tuple[int, ...]:
@@ -130,12 +159,11 @@ class DecodePool:
         while again or self._await_work():
             try:
                 child = self._template.fork()
-            except HomewardError as error:
+            except (HomewardError, OSError) as error:
+                refusal = error if isinstance(error, HomewardError) else _no_child(error)
                 with self._changed:
-                    for batch in {
-                        id(batch): batch for batch in (*(b for b, _ in again), *self._batches)
-                    }.values():
-                        self._fail(batch, error)
+                    for batch in [*(batch for batch, _ in again), *self._batches]:
+                        self._fail(batch, refusal)
                 again.clear()
                 continue
             with self._changed:
@@ -147,26 +175,49 @@ class DecodePool:
 
     def _feed(self, child: Child, again: deque[_Job]) -> deque[_Job]:
         """Keep one child busy until it dies, leaves or the pool is closed; the photos it did not begin."""
-        flying: deque[_Job] = deque()
-        hashes: deque[str] = deque()
+        flying: deque[_Flight] = deque()
         try:
             while True:
-                while len(flying) < SLOTS and (job := self._next(again, wait=not flying)) is not None:
-                    flying.append(job)
-                    batch, position = job
-                    child.send(batch.photos[position])
-                    hashes.append(hashlib.sha256(batch.photos[position]).hexdigest())
+                self._fill(child, flying, again)
                 if not flying:
                     return again
-                answer = child.receive()
-                self._finish(flying.popleft(), _named(answer, hashes.popleft()))
+                self._land(child, flying)
                 if child.leaving:
-                    return flying + again
+                    break
         except ChildDied as death:
-            first = flying[0]
-            if death.in_photo or self._tried(first) >= _TRIES:
-                self._finish(flying.popleft(), PhotoRejected(death.reason, _SAID[death.reason]))
-            return flying + again
+            if death.in_photo or self._tried(flying[0].job) >= _TRIES:
+                self._finish(flying.popleft().job, PhotoRejected(death.reason, _SAID[death.reason]))
+        except Exception as error:  # noqa: BLE001 - say, no memory for the pixels: no call may wait forever
+            with self._changed:
+                for flight in flying:
+                    self._fail(flight.job[0], _no_child(error))
+            return again
+        return deque(flight.job for flight in flying) + again
+
+    # A waiting thread's frames must not keep the last call's photos alive: hence two methods.
+
+    def _fill(self, child: Child, flying: deque[_Flight], again: deque[_Job]) -> None:
+        """Give the child photos while it has room; waits for one when it has none at all."""
+        while len(flying) < SLOTS:
+            job = self._next(again, wait=not flying)
+            if job is None:
+                return
+            batch, position = job
+            flight = _Flight(job)
+            flying.append(flight)
+            child.send(batch.photos[position])
+            flight.sha256 = hashlib.sha256(batch.photos[position]).hexdigest()
+            del batch, job, flight
+
+    def _land(self, child: Child, flying: deque[_Flight]) -> None:
+        """Wait for the oldest photo's answer and hand it to its call."""
+        answer = child.receive()
+        flight = flying.popleft()
+        if isinstance(answer, Decoded):
+            photo = DecodedPhoto(answer.pixels, answer.width, answer.height, answer.media_type, flight.sha256)
+            self._finish(flight.job, photo)
+        else:
+            self._finish(flight.job, answer)
 
     def _await_work(self) -> bool:
         """Wait until a photo waits; False when the pool is closed instead."""
@@ -220,7 +271,7 @@ class DecodePool:
         batch.done.set()
 
 
-def _named(answer: Decoded | PhotoRejected, sha256: str) -> DecodedPhoto | PhotoRejected:
-    if isinstance(answer, PhotoRejected):
-        return answer
-    return DecodedPhoto(answer.pixels, answer.width, answer.height, answer.media_type, sha256)
+def _no_child(error: Exception) -> WorkerUnavailable:
+    unavailable = WorkerUnavailable(f"a photo could not be decoded here ({error}); free memory and try again")
+    unavailable.__cause__ = error
+    return unavailable
