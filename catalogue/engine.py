@@ -1,0 +1,154 @@
+"""Connections and transactions of the two databases, alike to everything above.
+
+A write transaction owns the counter row (PostgreSQL: its row lock; SQLite: BEGIN IMMEDIATE, the
+whole file), so write transactions run one after the other and revs are handed out in commit order.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from catalogue.errors import mapped
+from catalogue.tables import counter, metadata
+from homeward.errors import Corrupt, StoreUnavailable
+
+_BUSY_MS = 30_000
+_CONNECT_S = 10
+_POOL_WAIT_S = 30.0
+_WRITE = "homeward_write"  # execution option: this transaction will write
+
+
+class Database:
+    """One engine with its reading and writing transactions. SQLAlchemy's errors are mapped here."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(**{_WRITE: True})
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite's own waiting polls and starves; threads of this process queue here instead.
+        self._turn = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the catalogue throughout."""
+        with mapped(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that writes, but takes no rev."""
+        with mapped(), self._turn, self._writing.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def committing(self) -> Iterator[Revs]:
+        """A transaction of the change log: write transactions of this kind run one by one."""
+        with self.writing() as connection:
+            query = sa.select(counter.c.rev).with_for_update()
+            start = connection.execute(query).scalar_one_or_none()
+            if start is None:
+                raise Corrupt(
+                    "the catalogue has lost its counter; restore it from a backup", store="catalogue"
+                )
+            revs = Revs(connection, int(start))
+            yield revs
+            if revs.last != start:
+                connection.execute(sa.update(counter).values(rev=revs.last))
+
+    def vacuum(self) -> None:
+        """See `Catalogue.vacuum`."""
+        with mapped(), self._turn:
+            if self.is_sqlite:
+                self.engine.dispose()  # a reader's old snapshot would hold the write-ahead log back
+            with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                if self.is_sqlite:
+                    _vacuum_sqlite(connection)
+                else:
+                    for table in metadata.sorted_tables:
+                        connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
+                    connection.exec_driver_sql("CHECKPOINT")
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+class Revs:
+    """The revs of one transaction, handed out while it holds the counter."""
+
+    def __init__(self, connection: sa.Connection, start: int) -> None:
+        self.connection = connection
+        self.last = start
+
+    def take(self) -> int:
+        """The next rev: committed with everything else or never seen."""
+        self.last += 1
+        return self.last
+
+
+def sqlite_engine(path: Path, pool_size: int) -> sa.Engine:
+    """An engine on one file, which is created readable by this user alone."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=_POOL_WAIT_S,
+        hide_parameters=True,
+        connect_args={"timeout": _BUSY_MS / 1000, "check_same_thread": False},
+    )
+    sa.event.listen(engine, "connect", _sqlite_connected)
+    sa.event.listen(engine, "begin", _sqlite_begun)
+    return engine
+
+
+def postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+    """An engine on a PostgreSQL server, through psycopg 3."""
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=_POOL_WAIT_S,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": _CONNECT_S, "application_name": "homeward"},
+    )
+
+
+def _vacuum_sqlite(connection: sa.Connection) -> None:
+    """VACUUM writes the new pages through the log, so the log is emptied after it too."""
+    for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+        row = connection.exec_driver_sql(statement)
+        busy = row.returns_rows and row.scalar_one() != 0
+        if busy:
+            raise StoreUnavailable(
+                "the catalogue is being read; vacuum it again when nobody else uses it", store="catalogue"
+            )
+
+
+def _sqlite_connected(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # BEGIN is ours, see `_sqlite_begun`
+    for pragma in (
+        f"busy_timeout={_BUSY_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _sqlite_begun(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

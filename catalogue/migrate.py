@@ -1,0 +1,50 @@
+"""Brings a database to the tables of this version, with the migrations that the package carries."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from catalogue.engine import Database
+from homeward.errors import NotSupported
+
+_LOCK = 0x486F6D6577617264  # PostgreSQL advisory lock: two servers that start together take turns
+
+
+def upgrade(database: Database) -> None:
+    """Run the migrations that are missing, in one transaction.
+
+    Raises `NotSupported` (CATALOGUE_TOO_NEW) if a newer Homeward wrote the database."""
+    config = alembic_config()
+    scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    with database.reading() as connection:
+        before = _revision(connection)
+    if before == scripts.get_current_head():
+        return
+    if before is not None and before not in known:
+        raise NotSupported(
+            "a newer Homeward wrote this catalogue; install that version or a later one",
+            code="CATALOGUE_TOO_NEW",
+            revision=before,
+        )
+    with database.writing() as connection:
+        if not database.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration, without any file: the scripts lie in the installed package."""
+    config = Config()
+    config.set_main_option("script_location", "catalogue:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

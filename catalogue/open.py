@@ -1,0 +1,64 @@
+"""Opens the catalogue that the settings name, migrated and ready."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError
+
+from catalogue.engine import Database, postgres_engine, sqlite_engine
+from catalogue.migrate import upgrade
+from catalogue.store import Catalogue
+from homeward.clock import Clock
+from homeward.config import CatalogueSettings
+from homeward.errors import HomewardError, InvalidInput, StoreUnavailable
+
+FILE = "catalogue.db"
+
+
+def open_catalogue(settings: CatalogueSettings, data_dir: Path, *, clock: Clock | None = None) -> Catalogue:
+    """Open (and create, or migrate) the catalogue.
+
+    An empty `settings.uri` is the SQLite file `data_dir`/catalogue.db, readable by this user alone;
+    postgresql://user@host:port/database a PostgreSQL server, with the password from
+    `settings.password`. Raises `InvalidInput` (CONFIG_INVALID) for another URI, `StoreUnavailable`
+    if the database does not answer, `NotSupported` if a newer Homeward wrote it."""
+    if settings.uri:
+        engine = postgres_engine(_postgres_url(settings), settings.pool_size)
+    else:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            engine = sqlite_engine(data_dir / FILE, settings.pool_size)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the catalogue's file cannot be created ({error.strerror}); check that this user may "
+                "write the data folder",
+                store="catalogue",
+                path=str(data_dir),
+            ) from error
+    database = Database(engine)
+    try:
+        upgrade(database)
+    except HomewardError:
+        database.close()
+        raise
+    return Catalogue(database, clock)
+
+
+def _postgres_url(settings: CatalogueSettings) -> sa.URL:
+    try:
+        url = sa.make_url(settings.uri)
+    except ArgumentError as error:
+        raise _wrong("is postgresql://user@host:port/database") from error
+    if url.get_backend_name() != "postgresql":
+        raise _wrong("begins with postgresql://, or is empty")
+    if url.password is not None:
+        raise _wrong("has no password; set HOMEWARD_CATALOGUE__PASSWORD")
+    if settings.password is not None:
+        url = url.set(password=settings.password.get_secret_value())
+    return url
+
+
+def _wrong(what: str) -> InvalidInput:
+    return InvalidInput(f"the catalogue's URI {what}", code="CONFIG_INVALID", field="catalogue.uri")
