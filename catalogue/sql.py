@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -66,6 +67,7 @@ def delete_in(
         connection.execute(sa.delete(table).where(column.in_(chunk)))
 
 
+@cache
 def _upsert_statement(dialect: str, table: sa.Table, *, replace: bool) -> Any:
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     keys = list(table.primary_key.columns)
