@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from homeward.types import (
-    Attributes,
-    Box,
-    Calibration,
-    DateRange,
-    Face,
-    Float32,
-    Implausible,
-    Quality,
-    RecordKey,
-    Sex,
-)
+from catalogue.types import StoredFace, StoredRecord
+from homeward.types import Calibration, DateRange, Face, Float32, Implausible, Sex
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +93,18 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledFace:
-    """A face of the catalogue without its template."""
+    """A face of the catalogue, and when its photo was taken."""
 
-    face_id: str
-    photo_sha256: str
-    ordinal: int
-    box: Box
-    landmarks: Float32  # (5, 2)
-    detector_score: float
-    quality: Quality
-    taken: DateRange | None  # the photo's
+    stored: StoredFace
+    taken: DateRange | None
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolledRecord:
     """What the catalogue says of one candidate."""
 
-    record_id: str
-    key: RecordKey
-    attributes: Attributes
-    faces: dict[str, EnrolledFace] = field(default_factory=dict)  # by face id
+    stored: StoredRecord
+    faces: dict[str, EnrolledFace]  # by face id
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cluster.plan import check_context
 from cluster.rpc.convert import read_date_range, read_sex, write_date_range, write_face, write_key, write_sex
 from cluster.rpc.fields import invalid, number, text
 from cluster.search_types import (
@@ -30,22 +31,25 @@ AGE_MAX = 130.0
 
 
 def read_context(message: search_pb2.SearchContext, client: str = "", peer: str = "") -> SearchContext:
-    """Texts in NFC without control characters; which of them are required is the search's business."""
-    return SearchContext(
+    """Texts in NFC without control characters. Raises `CaseRequired` before anything else is looked at."""
+    context = SearchContext(
         case_reference=text(message.case_reference, "context.case_reference"),
         purpose=text(message.purpose, "context.purpose"),
         requester=text(message.requester, "context.requester"),
         client=client,
         peer=peer,
     )
+    check_context(context)
+    return context
 
 
 def read_search(message: search_pb2.SearchRequest, client: str = "", peer: str = "") -> SearchRequest:
     """Raises `InvalidInput` naming the wrong field."""
+    context = read_context(message.context, client, peer)
     if message.min_rev < 0:
         raise invalid("min_rev", "must not be negative")
     return SearchRequest(
-        context=read_context(message.context, client, peer),
+        context=context,
         probe=_probe(message),
         limit=message.limit,
         wanted=_wanted(message.filter),
@@ -176,17 +180,18 @@ def _list(value: AnswerList) -> search_pb2.CandidateList:
 
 
 def _candidate(value: ListedCandidate) -> search_pb2.Candidate:
-    attributes, age = value.record.attributes, value.age_at_probe
+    record, age = value.record.stored, value.age_at_probe
+    attributes = record.attributes
     return search_pb2.Candidate(
         rank=value.rank,
-        record_id=value.record.record_id,
-        key=write_key(value.record.key),
+        record_id=record.record_id,
+        key=write_key(record.key),
         comparison_score=value.score,
         log_likelihood_ratio=value.log_likelihood_ratio,
         evidence=[
             search_pb2.Evidence(
-                face=write_face(one.face, one.face.face_id),
-                sha256=one.face.photo_sha256,
+                face=write_face(one.face.stored, one.face.stored.face_id),
+                sha256=one.face.stored.sha256,
                 comparison_score=one.score,
                 taken=write_date_range(one.face.taken),
                 years_to_probe=one.years_to_probe,

@@ -1,0 +1,153 @@
+"""SearchService over a `Searcher`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import grpc
+from google.rpc import status_pb2
+
+from cluster.compose import Parts
+from cluster.rpc.fields import SHORT_CHARS, text
+from cluster.rpc.interceptors import seconds_left
+from cluster.rpc.search_messages import read_context, read_search, write_answer, write_comparison
+from cluster.rpc.status import code_of, status_of
+from cluster.search import Searcher
+from cluster.search_types import SearchAnswer
+from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput
+from homeward.telemetry import Operation, emit
+from homeward.v1 import search_pb2, search_pb2_grpc
+
+REPLY_S = 0.25  # kept of the deadline for the search itself, when it waits for a rev
+_INLINE_FACES = 400  # answers that show more are written off the event loop
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in the stubs alone
+
+
+class SearchServicer(search_pb2_grpc.SearchServiceServicer):
+    """Candidate lists for people to review."""
+
+    def __init__(self, parts: Parts, searcher: Searcher) -> None:
+        self._parts = parts
+        self._searcher = searcher
+
+    async def Search(self, request: search_pb2.SearchRequest, context: _Context) -> search_pb2.SearchResponse:
+        """One probe."""
+        return await self._search(request, context, seconds_left(context, self._deadline_s))
+
+    async def SearchStream(
+        self, requests: AsyncIterator[search_pb2.SearchStreamRequest], context: _Context
+    ) -> AsyncIterator[search_pb2.SearchStreamResponse]:
+        """Many probes, answered as they are ready; a bad one costs itself alone.
+
+        At most `stream_in_flight` are worked on or wait for the client to take their answer.
+        """
+        free = asyncio.Semaphore(self._parts.settings.search.stream_in_flight)
+        answers: asyncio.Queue[search_pb2.SearchStreamResponse | Exception | None] = asyncio.Queue()
+        running: set[asyncio.Task[None]] = set()
+
+        async def answer(item: search_pb2.SearchStreamRequest) -> None:
+            answers.put_nowait(await self._item(item, context))
+
+        async def read() -> None:
+            try:
+                async for item in requests:
+                    await free.acquire()
+                    task = asyncio.create_task(answer(item))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                await asyncio.gather(*running)
+                answers.put_nowait(None)
+            except Exception as error:  # noqa: BLE001 - raised below, to the stream's client
+                answers.put_nowait(error)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (response := await answers.get()) is not None:
+                if isinstance(response, Exception):
+                    raise response
+                yield response
+                free.release()
+        finally:
+            for task in (reader, *running):
+                task.cancel()
+
+    async def Compare(
+        self, request: search_pb2.CompareRequest, context: _Context
+    ) -> search_pb2.CompareResponse:
+        """Two photos."""
+        made = await self._searcher.compare(
+            read_context(request.context, *_caller(context)),
+            (request.first, request.second),
+            (
+                request.first_ordinal if request.HasField("first_ordinal") else None,
+                request.second_ordinal if request.HasField("second_ordinal") else None,
+            ),
+        )
+        return write_comparison(made)
+
+    @property
+    def _deadline_s(self) -> float:
+        return self._parts.settings.server.deadline_s
+
+    async def _search(
+        self, request: search_pb2.SearchRequest, context: _Context, left_s: float
+    ) -> search_pb2.SearchResponse:
+        answer = await self._searcher.search(
+            read_search(request, *_caller(context)), wait_s=max(0.0, left_s - REPLY_S)
+        )
+        if sum(len(each.evidence) for one in answer.lists for each in one.candidates) <= _INLINE_FACES:
+            return write_answer(answer)
+        return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, self._written, answer)
+
+    def _written(self, answer: SearchAnswer) -> search_pb2.SearchResponse:
+        message = write_answer(answer)
+        most = self._parts.settings.server.max_message_bytes
+        if message.ByteSize() > most:
+            raise InvalidInput(
+                f"the answer has more than {most} bytes; ask for fewer candidates, less evidence or one face",
+                code="ANSWER_TOO_LARGE",
+                field="limit",
+            )
+        return message
+
+    async def _item(
+        self, item: search_pb2.SearchStreamRequest, context: _Context
+    ) -> search_pb2.SearchStreamResponse:
+        started = time.perf_counter()
+        status, reason, incident = status_pb2.Status(), "", ""
+        found: search_pb2.SearchResponse | None = None
+        try:
+            text(item.client_id, "client_id")
+            async with asyncio.timeout(self._deadline_s):
+                found = await self._search(item.search, context, self._deadline_s)
+        except TimeoutError:
+            status, incident = status_of(DeadlineExceeded("the probe was not answered in time"))
+        except Exception as error:  # noqa: BLE001 - one bad item never ends the stream
+            status, incident = status_of(error)
+            reason = str(error.code) if isinstance(error, HomewardError) else "INTERNAL"
+        emit(
+            Operation(
+                "search item",
+                code_of(status).name,
+                time.perf_counter() - started,
+                reason=reason,
+                incident=incident,
+            )
+        )
+        return search_pb2.SearchStreamResponse(
+            client_id=item.client_id[:SHORT_CHARS], status=status, search=found
+        )
+
+
+def _caller(context: _Context) -> tuple[str, str]:
+    """The name in the client's certificate, where it showed one, and its network address."""
+    names = context.auth_context().get("x509_common_name", ())
+    name = b"".join(list(names)[:1])
+    with contextlib.suppress(UnicodeDecodeError):
+        return name.decode(), context.peer()
+    return name.hex(), context.peer()

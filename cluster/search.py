@@ -1,0 +1,278 @@
+"""One search from probe to answer: embed, scan, look up, log, in this order and none without the next.
+
+The catalogue decides what exists: a record deleted between scan and look-up does not come back. The
+search log has its line before the answer leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from cluster.compose import Parts
+from cluster.facts import probe_facts
+from cluster.listing import is_current, listed
+from cluster.lookup import Lookup
+from cluster.plan import check_context, check_limits, coded, least_score
+from cluster.probe import Probe, face_of, photo_probe, record_probe, template_probe
+from cluster.search_entry import compare_entry, search_entry
+from cluster.search_types import (
+    AnswerList,
+    Comparison,
+    EnrolledRecord,
+    PhotoProbe,
+    SearchAnswer,
+    SearchContext,
+    SearchRequest,
+    TemplateProbe,
+)
+from homeward.batching import MicroBatcher
+from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, Unavailable
+from homeward.ids import check_id, photo_sha256
+from homeward.telemetry import Operation, emit
+from homeward.types import CandidateList, Face, Filter, PhotoFaces, Query
+from index.columns import hex_ids
+from index.reference import check_query
+from index.score import score
+
+RESCANS = 2  # when a candidate was deleted or changed between scan and look-up
+POLL_S = 0.01
+
+_Lists = tuple[CandidateList, ...]
+Result = TypeVar("Result")
+
+
+class Searcher:
+    """Searches and compares over composed parts. For one event loop; blocking work never runs on it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings.search
+        self._lookup = Lookup(parts.catalogue)
+        self._is_open = False
+        self._batcher: MicroBatcher[tuple[Query, ...], _Lists] = MicroBatcher(
+            self._scan,
+            executor=parts.scanning,
+            batch_max=self._settings.batch_max,
+            queue_max=self._settings.queue_max,
+            name="search",
+            weigh=lambda queries: sum(len(query.templates) for query in queries),
+            weight_max=self._settings.batch_max,
+        )
+
+    def open(self) -> None:
+        """The index is loaded; until then every search is refused."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Finish the scans that were accepted, and take no more."""
+        self._is_open = False
+        await self._batcher.close()
+
+    async def search(self, request: SearchRequest, wait_s: float) -> SearchAnswer:
+        """Answer one search, waiting at most `wait_s` seconds for its `min_rev`.
+
+        Raises `CaseRequired`; `InvalidInput` and its kinds for the rest of the request; `NotFound`
+        for the record; `Conflict` (NOT_CALIBRATED, RECORD_NOT_SEARCHABLE); `Overloaded`; `Unavailable`
+        (INDEX_LOADING, REV_NOT_REACHED, and `StoreUnavailable` when catalogue or log fail).
+        """
+        self._check_open()
+        check_context(request.context)
+        k, evidence = check_limits(request, self._settings)
+        min_score = least_score(request, self._parts.calibration)
+        wanted = await self._filter(request)
+        seconds: dict[str, float] = {}
+        if request.min_rev > self._parts.index.rev:
+            with _timed("wait", seconds):
+                await self._reach(request.min_rev, wait_s)
+        with _timed("probe", seconds):
+            probe = await self._probe(request)
+        queries = tuple(
+            Query(
+                templates=face.templates,
+                k=k,
+                filter=wanted,
+                facts=probe_facts(probe.known),
+                include_implausible=request.include_implausible,
+                min_score=min_score,
+                evidence=evidence,
+                without_records=probe.without_records,
+                without_photos=probe.without_photos,
+            )
+            for face in probe.faces
+        )
+        for query in queries:  # a batch is shared with strangers: one bad query must not cost them theirs
+            check_query(query, self._parts.embedding.dimension)
+        lists, records = await self._find(queries, seconds)
+        answer = self._answer(probe, lists, records, seconds)
+        with _timed("log", seconds):
+            entry = search_entry(request, probe.logged, answer)
+            await asyncio.wrap_future(self._parts.search_log.submit(entry))
+        return answer
+
+    async def compare(
+        self, context: SearchContext, photos: tuple[bytes, bytes], ordinals: tuple[int | None, int | None]
+    ) -> Comparison:
+        """Compare one face of each of two photos; of several faces the ordinal must be given.
+
+        Raises as `search` does for a photo.
+        """
+        self._check_open()
+        check_context(context)
+        for photo, field in zip(photos, ("first", "second"), strict=True):
+            if not photo:
+                raise InvalidInput(f"{field}: a photo is required", field=field)
+        seen = [await self._parts.embedding.embed(photo) for photo in photos]
+        first, second = (
+            _sole_face(one, ordinal, field)
+            for one, ordinal, field in zip(seen, ordinals, ("first", "second"), strict=True)
+        )
+        found = float(score(first.template[np.newaxis, :], second.template)[0])
+        made = Comparison(
+            search_id=secrets.token_hex(16),
+            score=found,
+            log_likelihood_ratio=self._ratio(found),
+            first=first,
+            second=second,
+            model_id=self._parts.embedding.model_id,
+            calibration=self._parts.calibration,
+        )
+        entry = compare_entry(context, (photo_sha256(photos[0]), photo_sha256(photos[1])), made)
+        await asyncio.wrap_future(self._parts.search_log.submit(entry))
+        return made
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise Unavailable("the index is being loaded; try again shortly", code="INDEX_LOADING")
+
+    async def _filter(self, request: SearchRequest) -> Filter:
+        wanted = request.wanted
+        if not (wanted.galleries or wanted.agencies or wanted.places):
+            return coded(wanted, lambda _dictionary, _name: None)
+        return await self._blocking(lambda: coded(wanted, self._lookup.code_of))
+
+    async def _probe(self, request: SearchRequest) -> Probe:
+        embedding, given = self._parts.embedding, request.probe
+        if isinstance(given, TemplateProbe):
+            return template_probe(given, request.known, embedding.model_id, embedding.dimension)
+        if isinstance(given, PhotoProbe):
+            if not given.photo:
+                raise InvalidInput("photo: the photo is empty", field="photo")
+            seen = await embedding.embed(given.photo)
+            return photo_probe(given, seen, request.known, self._settings.max_probe_faces)
+        record_id = check_id(given.record_id, "record_id")
+        enrolled, photos = await self._blocking(lambda: self._lookup.record(record_id))
+        rows = self._parts.index.record_rows(record_id)
+        if not len(rows):
+            raise Conflict(
+                "no photo of this record gave a usable face, so it cannot be a probe",
+                code="RECORD_NOT_SEARCHABLE",
+                record_id=record_id,
+            )
+        faces = [enrolled.faces.get(face_id) for face_id in hex_ids(rows.face)]
+        return record_probe(
+            record_id,
+            templates=rows.template,
+            taken=tuple(None if face is None else face.taken for face in faces),
+            photos=photos,
+            attributes=enrolled.stored.attributes,
+            given=request.known,
+        )
+
+    async def _find(
+        self, queries: tuple[Query, ...], seconds: dict[str, float]
+    ) -> tuple[_Lists, Mapping[str, EnrolledRecord]]:
+        """Scan and look up, again if the catalogue moved on meanwhile, so that a child deleted in
+        between leaves its place to the next one."""
+        for attempt in range(RESCANS + 1):
+            with _timed("scan", seconds):
+                lists = await self._batcher.submit(queries)
+            with _timed("catalogue", seconds):
+                wanted = {candidate.record_id for one in lists for candidate in one.candidates}
+                records = await self._blocking(partial(self._lookup.records, wanted))
+            if all(is_current(one, records) for one in lists):
+                break
+            await asyncio.sleep(POLL_S * 2**attempt)  # the writer is about to change the index too
+        return lists, records
+
+    def _scan(self, batch: Sequence[tuple[Query, ...]]) -> list[_Lists | Exception]:
+        found = iter(self._parts.index.search_many([query for queries in batch for query in queries]))
+        return [tuple(next(found) for _ in queries) for queries in batch]
+
+    def _answer(
+        self,
+        probe: Probe,
+        lists: _Lists,
+        records: Mapping[str, EnrolledRecord],
+        seconds: dict[str, float],
+    ) -> SearchAnswer:
+        return SearchAnswer(
+            search_id=secrets.token_hex(16),
+            lists=tuple(
+                AnswerList(face.face, listed(one, records, face, probe.known, self._ratio), one.excluded)
+                for face, one in zip(probe.faces, lists, strict=True)
+            ),
+            rows=lists[0].rows_searched,
+            records=lists[0].records_searched,
+            rev=min(one.rev for one in lists),
+            method=lists[0].method,
+            model_id=self._parts.embedding.model_id,
+            calibration=self._parts.calibration,
+            seconds=seconds,
+        )
+
+    def _ratio(self, found: float) -> float | None:
+        calibration = self._parts.calibration
+        return None if calibration is None else calibration.llr(found)
+
+    async def _reach(self, rev: int, wait_s: float) -> None:
+        """Wait until the index holds the changes up to `rev`."""
+        newest = await self._blocking(self._lookup.rev)
+        if rev <= newest:
+            give_up = time.monotonic() + wait_s
+            while self._parts.index.rev < rev and time.monotonic() < give_up:  # noqa: ASYNC110 - the index's writer is a thread
+                await asyncio.sleep(POLL_S)
+        if self._parts.index.rev < rev:
+            raise Unavailable(
+                f"the index holds the changes up to rev {self._parts.index.rev}, not yet {rev}; try again",
+                code="REV_NOT_REACHED",
+                rev=self._parts.index.rev,
+                newest=newest,
+            )
+
+    async def _blocking(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, work)
+
+
+def _sole_face(seen: PhotoFaces, ordinal: int | None, field: str) -> Face:
+    if not seen.faces:
+        raise PhotoRejected(PhotoReason.NO_FACE, f"{field}: no face was found", field=field)
+    if ordinal is not None:
+        return face_of(seen, ordinal, f"{field}_ordinal")
+    if len(seen.faces) > 1:
+        raise PhotoRejected(
+            PhotoReason.FACE_CHOICE_REQUIRED,
+            f"{field}: {len(seen.faces)} faces were found; name one with {field}_ordinal",
+            field=f"{field}_ordinal",
+        )
+    return seen.faces[0]
+
+
+@contextmanager
+def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
+    started = time.perf_counter()
+    outcome = "FAILED"
+    try:
+        yield
+        outcome = "OK"
+    finally:
+        spent = time.perf_counter() - started
+        seconds[stage] = seconds.get(stage, 0.0) + spent
+        emit(Operation(f"search {stage}", outcome, spent))

@@ -1,0 +1,169 @@
+"""The gRPC server: every service behind one listener, ready when the index is loaded, drained at the end.
+
+Nothing here joins a Ray cluster: the server reaches workers and stores over the network or in its
+own process, so that losing Ray loses no search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, start_http_server
+
+from cluster.compose import Parts, compose
+from cluster.listen import bind, channel_options, server_credentials, split_address
+from cluster.rpc.enrolment_servicer import EnrolmentServicer
+from cluster.rpc.interceptors import CallInterceptor
+from cluster.rpc.operations_servicer import OperationsServicer
+from cluster.rpc.search_servicer import SearchServicer
+from cluster.search import Searcher
+from cluster.startup import follow, load_index
+from homeward.config import Settings
+from homeward.errors import Unavailable
+from homeward.telemetry import LogSink, PrometheusSink, sinks
+from homeward.v1 import (
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    operations_pb2,
+    operations_pb2_grpc,
+    search_pb2,
+    search_pb2_grpc,
+)
+
+SERVICES = tuple(
+    file.services_by_name[name].full_name
+    for file, name in (
+        (enrolment_pb2.DESCRIPTOR, "EnrolmentService"),
+        (search_pb2.DESCRIPTOR, "SearchService"),
+        (operations_pb2.DESCRIPTOR, "OperationsService"),
+    )
+)
+
+OpenParts = Callable[[Settings], AbstractAsyncContextManager[Parts]]
+
+_logger = logging.getLogger(__name__)
+
+
+class RunningServer:
+    """A server that listens. Made by `running_server`."""
+
+    def __init__(self, server: grpc.aio.Server, address: str, parts: Parts, searcher: Searcher) -> None:
+        self.address = address  # with the port that was given for port 0
+        self.parts = parts
+        self.searcher = searcher
+        self._server = server
+        self._health = health_aio.HealthServicer()
+
+    async def start(self) -> None:
+        """Begin to answer; health says NOT_SERVING until `open`."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.start()
+
+    async def open(self) -> None:
+        """The index is loaded: searches are answered from now on."""
+        self.searcher.open()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, let running ones end within `grace_s` seconds, then cancel them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+@asynccontextmanager
+async def running_server(settings: Settings, open_parts: OpenParts = compose) -> AsyncIterator[RunningServer]:
+    """Start a server and stop it when the context ends; entered when it serves.
+
+    Raises `InvalidInput` (TLS_REQUIRED, TLS_INVALID, ADDRESS_INVALID) before anything is opened,
+    `Unavailable` (ADDRESS_IN_USE), and what `compose` raises.
+    """
+    server_credentials(settings.server)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_telemetry(settings))
+        parts = await stack.enter_async_context(open_parts(settings))
+        searcher = Searcher(parts)
+        stack.push_async_callback(searcher.close)
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor(settings.server.deadline_s)],
+            options=channel_options(settings.server),
+            maximum_concurrent_rpcs=settings.server.max_concurrent_calls,
+        )
+        _add_services(server, parts, searcher)
+        running = RunningServer(server, bind(server, settings.server), parts, searcher)
+        background: list[asyncio.Task[None]] = []
+        stack.push_async_callback(_end, background)
+        await running.start()
+        stack.push_async_callback(running.drain, settings.server.drain_s)
+        _restrict_socket(running.address)
+        await load_index(parts)
+        background.append(asyncio.create_task(follow(parts), name="follow-change-log"))
+        await running.open()
+        yield running
+
+
+async def serve(settings: Settings, on_ready: Callable[[RunningServer], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT; running calls are let end. `on_ready` is called once it serves."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with running_server(settings) as running:
+        on_ready(running)
+        await stop.wait()
+
+
+def _add_services(server: grpc.aio.Server, parts: Parts, searcher: Searcher) -> None:
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(parts), server)
+    search_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(parts, searcher), server)
+    operations_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(parts), server)
+    if parts.settings.server.reflection:
+        reflection.enable_server_reflection(
+            (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            server,
+        )
+
+
+@contextlib.contextmanager
+def _telemetry(settings: Settings) -> Iterator[None]:
+    registry = CollectorRegistry()
+    page = None
+    if settings.server.metrics_address:
+        host, port = split_address(settings.server.metrics_address)
+        try:
+            page, _ = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot serve metrics on {settings.server.metrics_address} ({error.strerror})",
+                code="ADDRESS_IN_USE",
+            ) from error
+    try:
+        with sinks(LogSink(_logger), PrometheusSink(registry)):
+            yield
+    finally:
+        if page is not None:
+            page.shutdown()
+            page.server_close()
+
+
+def _restrict_socket(address: str) -> None:
+    if address.startswith("unix:"):
+        Path(address.removeprefix("unix:")).chmod(0o600)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
