@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from benchmarks.metrics import Trial, cmc, det
 
 _RANKS = 20
-_FLOOR = 5e-4  # a DET axis is logarithmic: no misses are drawn here
 
 
 def draw_cmc(trials: Mapping[str, Trial], path: Path, title: str) -> None:
@@ -24,20 +23,25 @@ def draw_cmc(trials: Mapping[str, Trial], path: Path, title: str) -> None:
         axes.plot(ranks, rates, marker="o", markersize=3.5, label=f"{name} (rank-1 {rates[0]:.3f})")
     axes.set(xlabel="rank", ylabel="probes with their mate at this rank or better", title=title)
     axes.set_xticks([1, *range(5, _RANKS + 1, 5)])
+    axes.set_ylim(top=1.005)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     _save(figure, path)
 
 
 def draw_det(trials: Mapping[str, Trial], path: Path, title: str) -> None:
-    """Left: verification, FNMR by FMR. Right: search, FNIR by FPIR. Logarithmic, lower is better."""
+    """Left: verification, FNMR by FMR. Right: search, FNIR by FPIR. Logarithmic, lower is better.
+
+    No miss at all is drawn on the floor, at half of what one miss would be.
+    """
+    floor = min(0.5 / max(len(trial.mated_pairs), 1) for trial in trials.values())
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for name, trial in trials.items():
         pairs = det(trial.mated_pairs, trial.non_mated)
-        left.plot(pairs[0], np.maximum(pairs[1], _FLOOR), label=name)
+        left.plot(pairs[0], np.maximum(pairs[1], floor), clip_on=False, label=name)
         searches = det(trial.mated[trial.has_mate], trial.best_other)
-        right.plot(searches[0], np.maximum(searches[1], _FLOOR), label=name)
+        right.plot(searches[0], np.maximum(searches[1], floor), clip_on=False, label=name)
     left.set(xlabel="false match rate (FMR)", ylabel="missed (FNMR, FNIR), failures to enrol included")
     right.set(xlabel="false positive identification rate (FPIR)")
     left.set_title("one to one")
@@ -45,7 +49,7 @@ def draw_det(trials: Mapping[str, Trial], path: Path, title: str) -> None:
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_ylim(_FLOOR, 1)
+        axes.set_ylim(floor, 1)
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     figure.suptitle(title)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -116,13 +117,13 @@ async def calibrate_model(
             )
     finally:
         decoder.close()
-    import numpy as np
-
-    usable = [(item.template, item.photo.identity) for item in found if item.template is not None]
-    templates = np.array([template for template, _ in usable], dtype=np.float32)
+    usable = {item.photo: item.template for item in found if item.template is not None}
+    templates = np.zeros((len(usable), pipeline.dimension), dtype=np.float32)
+    for row, template in enumerate(usable.values()):
+        templates[row] = template
     fitted = calibrate(
-        templates.reshape(len(usable), -1),
-        [identity for _, identity in usable],
+        templates,
+        [photo.identity for photo in usable],
         model_id=pipeline.model_id,
         dataset=dataset or pairs.resolve().name,
         faces=faces,

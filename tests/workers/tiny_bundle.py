@@ -85,11 +85,11 @@ def mixing_embedder() -> bytes:
 def detector() -> bytes:
     """Sees a bright red cell: at stride 8, class and object score are high where the mean red is.
 
-    Boxes are centred in their cell and two cells wide; landmark i lies at ((0.1 i, 0.2 i)) of the cell.
+    Boxes are centred in their cell and three cells wide; landmark i lies at ((0.1 i, 0.2 i)) of the cell.
     """
     red = np.zeros((1, 3, 8, 8), dtype=np.float32)
     red[0, 0] = 1 / 64 / 255 * 40  # RGB input: sigmoid(40 * mean - 20)
-    box = np.array([0.5, 0.5, np.log(2), np.log(2)], dtype=np.float32)
+    box = np.array([0.5, 0.5, np.log(3), np.log(3)], dtype=np.float32)
     points = np.array([[0.1 * i, 0.2 * i] for i in range(5)], dtype=np.float32).reshape(-1)
     constants: dict[str, np.ndarray] = {
         "red": red,
