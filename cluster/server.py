@@ -114,13 +114,17 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         yield running
 
 
-async def serve(settings: Settings, on_ready: Callable[[RunningServer], None] = lambda _: None) -> None:
+async def serve(
+    settings: Settings,
+    on_ready: Callable[[RunningServer], None] = lambda _: None,
+    open_parts: OpenParts = compose,
+) -> None:
     """Serve until SIGTERM or SIGINT; running calls are let end. `on_ready` is called once it serves."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    async with running_server(settings) as running:
+    async with running_server(settings, open_parts) as running:
         on_ready(running)
         await stop.wait()
 

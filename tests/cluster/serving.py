@@ -1,0 +1,53 @@
+"""A composed Homeward whose model is a fake, for tests that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+
+from catalogue.open import open_catalogue
+from cluster.compose import Parts
+from cluster.searchlog import SearchLog
+from cluster.server import OpenParts
+from homeward.clock import SystemClock
+from homeward.config import Settings
+from homeward.types import Calibration
+from homeward.v1 import search_pb2
+from index.open import open_gallery
+from index.resident import ResidentIndex
+from photos.open import open_photo_store
+from tests.cluster.fakes import FakeEmbedding
+
+CASE = search_pb2.SearchContext(case_reference="case-1", purpose="identification", requester="officer 7")
+
+
+def opening(embedding: FakeEmbedding | None = None, calibration: Calibration | None = None) -> OpenParts:
+    """What `running_server` opens its parts with: the embedded stores, and the fake model."""
+
+    @asynccontextmanager
+    async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+        model = embedding or FakeEmbedding()
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            blocking = stack.enter_context(ThreadPoolExecutor(4))
+            scanning = stack.enter_context(ThreadPoolExecutor(1))
+            catalogue = open_catalogue(settings.catalogue, settings.data_dir)
+            stack.callback(catalogue.close)
+            gallery = open_gallery(settings.gallery, settings.data_dir, model.model_id, model.dimension)
+            stack.callback(gallery.close)
+            yield Parts(
+                settings=settings,
+                clock=SystemClock(),
+                catalogue=catalogue,
+                photos=open_photo_store(settings.photos, settings.data_dir),
+                gallery=gallery,
+                index=ResidentIndex(model.dimension),
+                embedding=model,
+                search_log=stack.enter_context(SearchLog(settings.data_dir / "search-log")),
+                calibration=calibration,
+                blocking=blocking,
+                scanning=scanning,
+            )
+
+    return open_parts
