@@ -13,6 +13,7 @@ from io import BytesIO
 import certifi
 import urllib3
 from minio import Minio
+from minio.commonconfig import ENABLED
 from minio.credentials.providers import (
     AWSConfigProvider,
     ChainedProvider,
@@ -22,6 +23,7 @@ from minio.credentials.providers import (
     StaticProvider,
 )
 from minio.error import MinioException, S3Error
+from minio.versioningconfig import SUSPENDED
 
 from homeward.config import PhotoStoreSettings
 from homeward.errors import HomewardError, InvalidInput, NotFound, StoreUnavailable
@@ -104,7 +106,8 @@ class S3PhotoStore:
                 if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise
             try:
-                self._versioned = self._client.get_bucket_versioning(self._bucket).status != "Off"
+                status = self._client.get_bucket_versioning(self._bucket).status
+                self._versioned = status in (ENABLED, SUSPENDED)
             except S3Error as error:
                 if error.code not in ("NotImplemented", "MethodNotAllowed"):
                     raise
