@@ -220,9 +220,8 @@ def _tell_installed(item: Installed) -> None:
     out = console()
     out.print(f"{item.name} {item.bundle.version} is in {item.folder}", soft_wrap=True)
     out.print(f"licence {item.bundle.licence}; templates carry {item.bundle.model_id}", soft_wrap=True)
-    out.print(
-        f'Use it: workers.bundle = "{item.name}" in the settings, or HOMEWARD_WORKERS__BUNDLE={item.name}'
-    )
+    how = f'workers.bundle = "{item.name}" in the settings, or HOMEWARD_WORKERS__BUNDLE={item.name}'
+    out.print(f"Use it: {how}", soft_wrap=True)
     out.print("Records enrolled with another model must be enrolled again.", style="yellow")
 
 
