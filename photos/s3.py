@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
@@ -213,7 +214,7 @@ class S3PhotoStore:
             yield
         except HomewardError:
             raise
-        except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, ParseError) as error:
             raise StoreUnavailable(
                 f"the photo bucket {self._bucket!r} cannot be used: {_advice(error)}", store="photos"
             ) from error

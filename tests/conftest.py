@@ -1,0 +1,24 @@
+"""Fixtures that tests of several packages share: real servers, each started once and only if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.postgres import Postgres, postgres
+from tests.servers.seaweed import Seaweed, seaweed
+
+
+@pytest.fixture(scope="session")
+def seaweed_server() -> Iterator[Seaweed]:
+    """An S3 server with access keys."""
+    with seaweed() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server with a password."""
+    with postgres() as server:
+        yield server
