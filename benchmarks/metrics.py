@@ -39,7 +39,7 @@ def cosine(gallery: Float64, probe: Float64) -> Float64:
 
 
 def negative_distance(gallery: Float64, probe: Float64) -> Float64:
-    """Minus the Euclidean distance, how dlib compares its descriptors (they are not of unit length)."""
+    """Minus the Euclidean distance, how users of dlib compare its descriptors."""
     distance: Float64 = np.linalg.norm(gallery - probe, axis=1)
     return -distance
 

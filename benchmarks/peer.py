@@ -48,6 +48,11 @@ def embed_with_dlib(photos: Sequence[LabelledPhoto], cache_file: Path | None = N
     return [known[key] if known[key].size else None for key in keys]
 
 
+def unit(descriptor: Float32 | None) -> Float32 | None:
+    """The descriptor at unit length."""
+    return None if descriptor is None else (descriptor / np.linalg.norm(descriptor)).astype(np.float32)
+
+
 @cache
 def _models() -> tuple[Any, Any, Any]:
     import dlib
