@@ -10,6 +10,7 @@ from catalogue import coding, deleting, erasing, reading
 from catalogue.checks import check_request_name
 from catalogue.engine import Database
 from catalogue.plan import check_same
+from catalogue.showing import read_shown
 from catalogue.tables import counter, faces, intents, meta, requests
 from catalogue.tokens import page_after, page_token
 from catalogue.types import (
@@ -18,6 +19,7 @@ from catalogue.types import (
     Item,
     RecordPage,
     RowColumns,
+    ShownFace,
     Store,
     StoredFace,
     StoredRecord,
@@ -101,6 +103,11 @@ class CatalogueReader:
         with self._database.reading() as connection:
             found = reading.read_faces(connection, faces.c.face_id, face_ids)
         return {face.face_id: face for face in found}
+
+    def shown(self, face_ids: Iterable[str]) -> list[ShownFace]:
+        """Those of the faces that exist, each with its record and its photo's date, in one query."""
+        with self._database.reading() as connection:
+            return read_shown(connection, face_ids)
 
     def faces_of(self, record_ids: Iterable[str]) -> list[StoredFace]:
         """All face rows of some records, in order of record, photo, model, ordinal."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from homeward.types import Attributes, Box, Float32, PhotoNote, Quality, RecordKey
+from homeward.types import Attributes, Box, DateRange, Float32, PhotoNote, Quality, RecordKey
 
 ENROLLED = "ENROLLED"  # PhotoWrite.outcome of a photo that gave at least one face row
 NO_PHOTO = "NO_PHOTO"  # unsearchable_reason of a record without any photo
@@ -183,6 +183,16 @@ class StoredRecord:
     def etag(self) -> str:
         """Opaque to callers."""
         return str(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFace:
+    """One face of a candidate list, with what the list says of its record."""
+
+    face: StoredFace
+    taken: DateRange | None  # the photo's
+    key: RecordKey
+    attributes: Attributes
 
 
 @dataclass(frozen=True, slots=True)

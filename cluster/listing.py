@@ -61,7 +61,7 @@ def _listed(
         score=candidate.score,
         log_likelihood_ratio=ratio(candidate.score),
         evidence=evidence,
-        age_at_probe=age_at(record.stored.attributes.born, probe_taken),
+        age_at_probe=age_at(record.attributes.born, probe_taken),
         implausible=candidate.implausible,
-        notes=contradictions(known, record.stored.attributes, probe_taken, evidence[0].face.taken),
+        notes=contradictions(known, record.attributes, probe_taken, evidence[0].face.taken),
     )

@@ -182,7 +182,7 @@ class Searcher:
             templates=rows.template,
             taken=tuple(None if face is None else face.taken for face in faces),
             photos=photos,
-            attributes=enrolled.stored.attributes,
+            attributes=enrolled.attributes,
             given=request.known,
         )
 
@@ -195,8 +195,8 @@ class Searcher:
             with _timed("scan", seconds):
                 lists = await self._batcher.submit(queries)
             with _timed("catalogue", seconds):
-                wanted = {candidate.record_id for one in lists for candidate in one.candidates}
-                records = await self._blocking(partial(self._lookup.records, wanted))
+                shown = {face.face_id for one in lists for each in one.candidates for face in each.evidence}
+                records = await self._blocking(partial(self._lookup.records, shown))
             if all(is_current(one, records) for one in lists):
                 break
             await asyncio.sleep(POLL_S * 2**attempt)  # the writer is about to change the index too

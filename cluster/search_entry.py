@@ -41,7 +41,7 @@ def search_entry(request: SearchRequest, probe: dict[str, Any], answer: SearchAn
         "lists": [
             {
                 **({} if one.face is None else {"face": one.face.ordinal}),
-                "candidates": [[each.record.stored.record_id, each.score] for each in one.candidates],
+                "candidates": [[each.record.record_id, each.score] for each in one.candidates],
                 "excluded": {str(reason): count for reason, count in one.excluded.items()},
             }
             for one in answer.lists

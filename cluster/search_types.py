@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catalogue.types import StoredFace, StoredRecord
-from homeward.types import Calibration, DateRange, Face, Float32, Implausible, Sex
+from catalogue.types import StoredFace
+from homeward.types import Attributes, Calibration, DateRange, Face, Float32, Implausible, RecordKey, Sex
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,11 @@ class EnrolledFace:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledRecord:
-    """What the catalogue says of one candidate."""
+    """What the catalogue says of one candidate, and of those of its faces that were asked for."""
 
-    stored: StoredRecord
+    record_id: str
+    key: RecordKey
+    attributes: Attributes
     faces: dict[str, EnrolledFace]  # by face id
 
 

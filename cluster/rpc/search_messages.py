@@ -180,7 +180,7 @@ def _list(value: AnswerList) -> search_pb2.CandidateList:
 
 
 def _candidate(value: ListedCandidate) -> search_pb2.Candidate:
-    record, age = value.record.stored, value.age_at_probe
+    record, age = value.record, value.age_at_probe
     attributes = record.attributes
     return search_pb2.Candidate(
         rank=value.rank,

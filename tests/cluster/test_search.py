@@ -8,7 +8,7 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -350,6 +350,22 @@ async def test_thresholds_cut_by_score_and_by_ratio(world: World) -> None:
     assert said(by_ratio.lists[0]) == said(by_score.lists[0])
     assert everyone.calibration.dataset == "pairs of the test"
     assert everyone.calibration.fitted_on == "2026-01-02"
+
+
+async def test_what_is_shown_is_what_the_catalogue_holds(world: World) -> None:
+    catalogue = world.server.parts.catalogue
+    chosen = list(world.columns.face_rows())[::7]
+    shown = {one.face.face_id: one for one in catalogue.shown([row.face_id for row in chosen] + ["0" * 32])}
+    held = catalogue.get_many([row.record_id for row in chosen])
+    assert shown.keys() == {row.face_id for row in chosen}
+    for row in chosen:
+        record = held[row.record_id]
+        photo = next(one for one in record.photos if one.sha256 == row.photo_sha256)
+        face = next(one for one in photo.faces if one.face_id == row.face_id)
+        one = shown[row.face_id]
+        assert (one.key, one.attributes, one.taken) == (record.key, record.attributes, photo.note.taken)
+        assert replace(one.face, landmarks=face.landmarks) == face
+        assert np.array_equal(one.face.landmarks, face.landmarks)
 
 
 @pytest.mark.parametrize("missing", ["case_reference", "purpose", "requester"])
