@@ -13,6 +13,7 @@ from homeward.errors import CaseRequired, Conflict, InvalidInput
 from homeward.types import Calibration, Filter
 
 DEFAULT_EVIDENCE = 3
+SHOWN_MAX = 30_000  # enrolled faces of one answer: some 20 MiB
 NOBODY = -1  # a code that no row carries: what a name that nobody enrolled under stands for
 
 
@@ -46,6 +47,17 @@ def check_limits(request: SearchRequest, settings: SearchSettings) -> tuple[int,
         if value > most:
             raise InvalidInput(f"{name} is {value}; at most {most}", code="LIMIT_TOO_LARGE", field=name)
     return k, evidence
+
+
+def check_size(faces: int, k: int, evidence: int) -> None:
+    """Raise `InvalidInput` (ANSWER_TOO_LARGE) for an answer that could show too much to be written."""
+    if faces * k * evidence > SHOWN_MAX:
+        raise InvalidInput(
+            f"{faces} lists of {k} candidates with {evidence} faces each are more than one answer holds; "
+            "lower limit or evidence_limit, or name one face with face_ordinal",
+            code="ANSWER_TOO_LARGE",
+            field="limit",
+        )
 
 
 def least_score(request: SearchRequest, calibration: Calibration | None) -> float | None:

@@ -20,7 +20,7 @@ from cluster.compose import Parts
 from cluster.facts import probe_facts
 from cluster.listing import is_current, listed
 from cluster.lookup import Lookup
-from cluster.plan import check_context, check_limits, coded, least_score
+from cluster.plan import check_context, check_limits, check_size, coded, least_score
 from cluster.probe import Probe, face_of, photo_probe, record_probe, template_probe
 from cluster.search_entry import compare_entry, search_entry
 from cluster.search_types import (
@@ -44,6 +44,7 @@ from index.score import score
 
 RESCANS = 2  # when a candidate was deleted or changed between scan and look-up
 POLL_S = 0.01
+RECORD_FACES_MAX = 1024  # each is compared with every row at once
 
 _Lists = tuple[CandidateList, ...]
 Result = TypeVar("Result")
@@ -94,6 +95,7 @@ class Searcher:
                 await self._reach(request.min_rev, wait_s)
         with _timed("probe", seconds):
             probe = await self._probe(request)
+        check_size(len(probe.faces), k, evidence)
         queries = tuple(
             Query(
                 templates=face.templates,
@@ -129,7 +131,8 @@ class Searcher:
         for photo, field in zip(photos, ("first", "second"), strict=True):
             if not photo:
                 raise InvalidInput(f"{field}: a photo is required", field=field)
-        seen = [await self._parts.embedding.embed(photo) for photo in photos]
+        # At once, so that they share a batch; a refused one does not leave the other running unheard.
+        seen = await asyncio.gather(*map(self._parts.embedding.embed, photos), return_exceptions=True)
         first, second = (
             _sole_face(one, ordinal, field)
             for one, ordinal, field in zip(seen, ordinals, ("first", "second"), strict=True)
@@ -170,6 +173,13 @@ class Searcher:
         record_id = check_id(given.record_id, "record_id")
         enrolled, photos = await self._blocking(lambda: self._lookup.record(record_id))
         rows = self._parts.index.record_rows(record_id)
+        if len(rows) > RECORD_FACES_MAX:
+            raise InvalidInput(
+                f"the record has {len(rows)} faces; at most {RECORD_FACES_MAX} can be a probe: search with "
+                "one of its photos",
+                code="TOO_MANY_FACES",
+                field="record_id",
+            )
         if not len(rows):
             raise Conflict(
                 "no photo of this record gave a usable face, so it cannot be a probe",
@@ -251,7 +261,9 @@ class Searcher:
         return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, work)
 
 
-def _sole_face(seen: PhotoFaces, ordinal: int | None, field: str) -> Face:
+def _sole_face(seen: PhotoFaces | BaseException, ordinal: int | None, field: str) -> Face:
+    if isinstance(seen, BaseException):
+        raise seen
     if not seen.faces:
         raise PhotoRejected(PhotoReason.NO_FACE, f"{field}: no face was found", field=field)
     if ordinal is not None:

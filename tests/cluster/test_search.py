@@ -278,6 +278,13 @@ async def test_a_photo_with_several_faces_gives_a_list_for_each(world: World) ->
     assert only.lists[0].face.landmarks
 
 
+async def test_a_long_list_is_whole(world: World) -> None:
+    values = fake_template(b"long", 0)
+    answer = await world.stub.Search(asking(template=template(values), limit=1000, evidence_limit=10))
+    query = Query(templates=values[np.newaxis, :], k=1000, evidence=10)
+    check(answer, reference_search(query, world.columns))
+
+
 @pytest.mark.parametrize(
     ("photo", "ordinal", "code"),
     [
@@ -459,6 +466,7 @@ async def test_concurrent_searches_share_scans(world: World, monkeypatch: pytest
         ({"record_id": "0" * 32, "face_ordinal": 0}, "INVALID_INPUT"),
         ({"limit": 10**6, "photo": fake_photo("x")}, "LIMIT_TOO_LARGE"),
         ({"evidence_limit": 99, "photo": fake_photo("x")}, "LIMIT_TOO_LARGE"),
+        ({"limit": 1000, "evidence_limit": 10, "photo": fake_photo("x", 4)}, "ANSWER_TOO_LARGE"),
         ({"min_rev": -1, "photo": fake_photo("x")}, "INVALID_INPUT"),
         ({"photo": fake_photo("x"), "filter": search_pb2.SearchFilter(galleries=["a\nb"])}, "INVALID_INPUT"),
         (
