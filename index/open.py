@@ -1,0 +1,24 @@
+"""Choose the gallery by URI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from homeward.config import GallerySettings
+from index.gallery import MilvusGallery, collection_name
+from index.milvus import connect
+
+
+def open_gallery(settings: GallerySettings, data_dir: Path, model_id: str, dimension: int) -> MilvusGallery:
+    """The model's gallery on the server at `settings.uri`, or in the data folder (Milvus Lite).
+
+    Raises `StoreUnavailable` when Milvus does not answer, `Corrupt` when the collection is another.
+    """
+    return MilvusGallery(
+        connect(settings, data_dir),
+        collection_name(settings.collection, model_id),
+        model_id,
+        dimension,
+        lite=not settings.uri,
+        timeout_s=settings.timeout_s,
+    )
