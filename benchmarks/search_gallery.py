@@ -49,6 +49,8 @@ async def load_gallery(folder: Path, templates: int) -> AsyncIterator[Gallery]:
         said = json.loads(line)
         with np.load(folder / _ROWS, allow_pickle=False) as rows:
             columns = Columns(**{name: rows[name] for name in COLUMN_NAMES})
+        if len(columns) != templates:
+            raise RuntimeError(f"the gallery gave back {len(columns)} rows of {templates}")
         yield Gallery(said["address"], said["model_id"], columns, said["load_s"])
     finally:
         if child.returncode is None:
