@@ -165,7 +165,7 @@ def write_face(face: SeenFace, face_id: str = "") -> records_pb2.Face:
         face_id=face_id,
         ordinal=face.ordinal,
         box=records_pb2.Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
-        landmarks=[records_pb2.Point(x=float(x), y=float(y)) for x, y in face.landmarks],
+        landmarks=[records_pb2.Point(x=x, y=y) for x, y in face.landmarks.tolist()],
         detector_score=face.detector_score,
         quality=records_pb2.Quality(
             score=face.quality.score, components=face.quality.components, reasons=face.quality.reasons
