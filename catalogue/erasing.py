@@ -67,13 +67,17 @@ def settle(connection: sa.Connection, names: Iterable[str], live: Iterable[Item]
 
 
 def add_erasures(connection: sa.Connection, items: Sequence[Item], now: datetime) -> None:
-    """Note items that must go from their stores; a tombstone of their record is pending again."""
+    """Note items that must go from their stores; the tombstones of their records are pending again.
+
+    An item that was pending already stays noted for the record it was noted for."""
     sql.insert_new(connection, erasures, [_row(item, now) for item in dict.fromkeys(items)])
     for store, column in _STATE.items():
         touched = {item.record_id for item in items if item.store is store}
         for chunk in sql.chunks(sorted(touched)):
             connection.execute(
-                sa.update(tombstones).where(tombstones.c.record_id.in_(chunk)).values({column: None})
+                sa.update(tombstones)
+                .where(tombstones.c.record_id.in_(chunk), _left(store))
+                .values({column: None})
             )
 
 
@@ -176,15 +180,17 @@ def _forget(connection: sa.Connection, items: Sequence[Item], now: datetime) -> 
     )
     for store, column in _STATE.items():
         touched = {item.record_id for item in items if item.store is store}
-        left = sa.exists().where(
-            erasures.c.record_id == tombstones.c.record_id, erasures.c.store == store.value
-        )
         for chunk in sql.chunks(sorted(touched)):
             connection.execute(
                 sa.update(tombstones)
-                .where(tombstones.c.record_id.in_(chunk), column.is_(None), ~left)
+                .where(tombstones.c.record_id.in_(chunk), column.is_(None), ~_left(store))
                 .values({column: now})
             )
+
+
+def _left(store: Store) -> sa.ColumnElement[bool]:
+    """Whether something of a tombstone's record is pending in a store."""
+    return sa.exists().where(erasures.c.record_id == tombstones.c.record_id, erasures.c.store == store.value)
 
 
 def _row(item: Item, now: datetime) -> Values:

@@ -55,11 +55,11 @@ class Postgres:
             connect_timeout=5,
         )
 
-    def new_database(self) -> str:
-        """Create an empty database and return its name."""
+    def new_database(self, template: str = "template1") -> str:
+        """Create a database, empty or as a copy of another, and return its name."""
         name = f"t{secrets.token_hex(6)}"
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return name
 
     def drop_database(self, name: str) -> None:
