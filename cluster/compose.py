@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catalogue.open import open_catalogue
 from catalogue.store import Catalogue
+from cluster.erasing import Eraser
+from cluster.follow import Follower
 from cluster.ownership import own_data_dir
 from cluster.searchlog import SearchLog
 from homeward.clock import Clock, SystemClock
@@ -44,6 +46,15 @@ class Parts:
     calibration: Calibration | None
     blocking: ThreadPoolExecutor  # catalogue, gallery and photo store calls
     scanning: ThreadPoolExecutor  # index scans, so that slow stores never delay a search
+    putting: ThreadPoolExecutor  # photo bytes of one batch of enrolments, side by side
+    follower: Follower = field(init=False)  # the index's one writer
+    eraser: Eraser = field(init=False)
+
+    def __post_init__(self) -> None:
+        follower = Follower(self.catalogue, self.gallery, self.index, self.embedding.model_id)
+        object.__setattr__(self, "follower", follower)
+        eraser = Eraser(self.catalogue, self.photos, self.gallery, self.clock)
+        object.__setattr__(self, "eraser", eraser)
 
 
 @asynccontextmanager
@@ -57,6 +68,7 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         stack.enter_context(own_data_dir(settings.data_dir))
         blocking = stack.enter_context(ThreadPoolExecutor(16, thread_name_prefix="store"))
         scanning = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="scan"))
+        putting = stack.enter_context(ThreadPoolExecutor(8, thread_name_prefix="put"))
         loop = asyncio.get_running_loop()
         catalogue = await loop.run_in_executor(
             blocking, open_catalogue, settings.catalogue, settings.data_dir
@@ -86,4 +98,5 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             calibration=load_calibration(settings.bundles_dir, embedding.model_id),
             blocking=blocking,
             scanning=scanning,
+            putting=putting,
         )

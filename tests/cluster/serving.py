@@ -48,6 +48,7 @@ def opening(embedding: FakeEmbedding | None = None, calibration: Calibration | N
                 calibration=calibration,
                 blocking=blocking,
                 scanning=scanning,
+                putting=blocking,
             )
 
     return open_parts

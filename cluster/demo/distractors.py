@@ -1,0 +1,108 @@
+"""Templates of nobody, enrolled as records of a gallery of their own: a crowd to search among."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from catalogue.types import FaceWrite, PhotoWrite, RecordWrite, RowColumns, WriteResult
+
+if TYPE_CHECKING:
+    from cluster.compose import Parts
+from cluster.follow import Written
+from cluster.rows import face_row
+from homeward.errors import InvalidInput
+from homeward.ids import face_id, photo_sha256, record_id
+from homeward.types import Attributes, Box, Face, FaceRow, Float32, PhotoNote, Quality, RecordKey
+from index.synthetic import draw_templates
+
+STATISTICS = Path(__file__).with_name("template_statistics.npz")
+AGENCY, GALLERY = "demo", "distractors"
+MEDIA_TYPE = "application/x-synthetic-template"  # there is no photo behind it
+_BATCH = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Distractor:
+    """One record of nobody: what the catalogue and the gallery are to hold."""
+
+    write: RecordWrite
+    row: FaceRow
+
+
+def statistics(model_id: str) -> tuple[Float32, Float32]:
+    """Mean (d,) and covariance (d, d) float32 of real templates of the model.
+
+    Raises `InvalidInput` (STATISTICS_MISSING) for any model but the one they were measured with.
+    """
+    with np.load(STATISTICS, allow_pickle=False) as file:
+        if str(file["model_id"]) != model_id:
+            raise InvalidInput(
+                f"there are no template statistics of {model_id}; use the default model",
+                code="STATISTICS_MISSING",
+            )
+        return file["mean"], file["covariance"]
+
+
+def distractors(templates: Float32, start: int, model_id: str, columns: RowColumns) -> list[Distractor]:
+    """Records numbered from `start` for (n, d) templates."""
+    made = []
+    for number, template in enumerate(templates, start):
+        key = RecordKey(AGENCY, GALLERY, f"synthetic template {number:,}")
+        record, photo = record_id(key), photo_sha256(b"distractor %d" % number)
+        face = Face(0, Box(0, 0, 0, 0), np.zeros((5, 2), np.float32), 0.0, Quality(0.0), template)
+        row = face_row(face, record=record, photo=photo, model=model_id, columns=columns)
+        seen = FaceWrite(
+            face_id=face_id(record, photo, model_id, 0),
+            ordinal=0,
+            box=face.box,
+            landmarks=face.landmarks,
+            detector_score=0.0,
+            quality=face.quality,
+        )
+        picture = PhotoWrite(photo, MEDIA_TYPE, 0, 0, 0, faces_seen=1, faces=(seen,))
+        made.append(Distractor(RecordWrite(key, Attributes(), (picture,), model_id), row))
+    return made
+
+
+async def load_distractors(parts: Parts, count: int, console: Console | None = None, seed: int = 1) -> None:
+    """Enrol `count` synthetic templates straight into gallery, catalogue and index.
+
+    They have no photos, so they bypass decoding and embedding; the order of writes is the usual one.
+    """
+    model_id = parts.embedding.model_id
+    mean, covariance = statistics(model_id)
+    templates = await asyncio.to_thread(
+        draw_templates, mean.astype(np.float64), covariance.astype(np.float64), count, seed
+    )
+    key = RecordKey(AGENCY, GALLERY, "any")
+    columns = parts.catalogue.columns([(key, Attributes(), PhotoNote(), "")])[0]
+
+    def load(start: int) -> None:
+        batch = distractors(templates[start : start + _BATCH], start, model_id, columns)
+        rows = [one.row for one in batch]
+        parts.gallery.upsert(rows)
+        results: list[WriteResult] = []
+        for result in parts.catalogue.apply([one.write for one in batch]):
+            if isinstance(result, Exception):
+                raise result
+            results.append(result)
+        parts.follower.catch_up(
+            [
+                Written(one.row.record_id, result.rev, [one.row], ())
+                for one, result in zip(batch, results, strict=True)
+            ]
+        )
+
+    with Progress(console=console, transient=True, disable=console is None) as bars:
+        task = bars.add_task("distractors", total=count)
+        for start in range(0, count, _BATCH):
+            await asyncio.get_running_loop().run_in_executor(parts.blocking, load, start)
+            bars.advance(task, min(_BATCH, count - start))
+        await asyncio.get_running_loop().run_in_executor(parts.blocking, parts.gallery.flush)

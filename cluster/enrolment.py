@@ -1,0 +1,199 @@
+"""The enrolment service: brings children in, changes what is known of them, and takes them out.
+
+Writes of one record take turns in this server; between servers the catalogue decides. A write that has
+begun is finished even when its caller leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from catalogue.types import (
+    Deletion,
+    Item,
+    RecordPage,
+    RecordUpdate,
+    RecordWrite,
+    Request,
+    Store,
+    StoredRecord,
+    WriteResult,
+)
+from cluster.compose import Parts
+from cluster.enrolment_types import Delete, Deleted, Enrol, Enrolled, RequestName, Update, Updated
+from cluster.flight import KeyedLocks, SingleFlight
+from cluster.follow import Written
+from cluster.prepare import prepare
+from cluster.writer import Job, Writer
+from homeward.batching import MicroBatcher
+from homeward.errors import NotFound
+from homeward.ids import record_id
+
+Value = TypeVar("Value")
+
+ENROL, UPDATE, DELETE = "EnrolRecord", "UpdateRecord", "DeleteRecord"
+
+
+class Enrolment:
+    """One per server. All methods are safe to call from many tasks at once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._locks = KeyedLocks()
+        self._enrolling: SingleFlight[Enrolled] = SingleFlight()
+        self._changing: SingleFlight[Updated] = SingleFlight()
+        self._deleting: SingleFlight[Deleted] = SingleFlight()
+        writer = Writer(
+            catalogue=parts.catalogue,
+            photos=parts.photos,
+            gallery=parts.gallery,
+            follower=parts.follower,
+            eraser=parts.eraser,
+            executor=parts.putting,
+        )
+        self._batches: MicroBatcher[Job, WriteResult] = MicroBatcher(
+            writer.write,
+            executor=parts.blocking,
+            batch_max=parts.settings.enrol.batch_max,
+            queue_max=parts.settings.enrol.queue_max,
+            name="enrolment",
+        )
+
+    async def enrol(self, command: Enrol) -> Enrolled:
+        """Create a record or add to it. One bad photo costs itself; the rest is one commit.
+
+        Raises `RecordDeleted`, `EtagMismatch`, `RequestIdReused`, and `Overloaded` or `Unavailable`
+        when model or stores cannot take it: then nothing is enrolled, and the call may be repeated.
+        """
+        return await self._enrolling.run(
+            _flight(command.name), command.name.digest, partial(self._enrol, command)
+        )
+
+    async def update(self, command: Update) -> Updated:
+        """Change attributes; the filter columns of the record's rows follow before the reply."""
+        return await self._changing.run(
+            _flight(command.name), command.name.digest, partial(self._update, command)
+        )
+
+    async def delete(self, command: Delete) -> Deleted:
+        """Delete a child: when this returns, no search begun later finds it."""
+        return await self._deleting.run(
+            _flight(command.name), command.name.digest, partial(self._delete, command)
+        )
+
+    async def get(self, name: str) -> StoredRecord:
+        """One record. Raises `NotFound`, also for a deleted one."""
+        return await self._blocking(self._parts.catalogue.get, name)
+
+    async def list(
+        self, *, agency: str, gallery: str, searchable: bool | None, limit: int, page_token: str
+    ) -> RecordPage:
+        """A page of records; empty texts mean all."""
+        return await self._blocking(
+            partial(
+                self._parts.catalogue.list_records,
+                agency=agency or None,
+                gallery=gallery or None,
+                searchable=searchable,
+                token=page_token,
+                page_size=limit,
+            )
+        )
+
+    async def photo(self, name: str, sha256: str) -> tuple[bytes, str]:
+        """The bytes of one of the record's photos as they were given, and their media type."""
+        record = await self.get(name)
+        for photo in record.photos:
+            if photo.sha256 == sha256:
+                content = await self._blocking(self._parts.photos.get, record.key.agency, sha256)
+                return content, photo.media_type
+        raise NotFound("the record has no such photo", record_id=name, sha256=sha256)
+
+    async def crop(self, face: str) -> bytes:
+        """One enrolled face, aligned, as PNG: made anew from the stored photo."""
+        stored = await self._blocking(self._parts.catalogue.face, face)
+        content, _ = await self.photo(stored.record_id, stored.sha256)
+        return await self._parts.embedding.crop(content, stored.landmarks)
+
+    async def close(self) -> None:
+        """Finish the writes that have begun."""
+        for flight in (self._enrolling, self._changing, self._deleting):
+            await flight.drain()
+        await self._batches.close()
+
+    async def _enrol(self, command: Enrol) -> Enrolled:
+        record, catalogue = record_id(command.key), self._parts.catalogue
+        name = command.name
+        answer = await self._blocking(catalogue.recall, name.request_id, ENROL, name.digest, name.scope)
+        if answer is None:
+            prepared = await prepare(command.uploads, record, self._parts.embedding)
+            write = RecordWrite(
+                key=command.key,
+                attributes=command.attributes,
+                photos=prepared.writes,
+                model_id=self._parts.embedding.model_id,
+                request=_request(name, ENROL, partial(command.encode, prepared.outcomes)),
+                reinstate=command.reinstate,
+                expected_version=command.version,
+            )
+            async with self._locks.hold(record):
+                result = await self._batches.submit(Job(write, prepared.contents, prepared.templates))
+            answer = result.response or command.encode(prepared.outcomes, result)
+        return Enrolled(answer, await self.get(record))
+
+    async def _update(self, command: Update) -> Updated:
+        change = RecordUpdate(
+            command.record_id,
+            attributes=command.attributes,
+            mask=command.mask,
+            expected_version=command.version,
+            request=_request(command.name, UPDATE, lambda result: str(result.rev).encode()),
+        )
+        async with self._locks.hold(command.record_id):
+            result = await self._blocking(self._write_update, change)
+        rev = int(result.response) if result.replayed and result.response else result.rev
+        return Updated(rev, await self.get(command.record_id))
+
+    def _write_update(self, change: RecordUpdate) -> WriteResult:
+        """Commit, then rewrite the rows. The intent tells a restart whose rows may be behind."""
+        parts = self._parts
+        stored = parts.catalogue.get(change.record_id)
+        faces = [face.face_id for photo in stored.photos for face in photo.faces]
+        items = [Item(Store.GALLERY, change.record_id, face) for face in faces]
+        intents = [intent for intent in parts.catalogue.begin_intents([items]) if intent is not None]
+        try:
+            result = parts.catalogue.update(change)
+            if not result.replayed:
+                rows = list(parts.follower.current_rows([change.record_id]).face_rows())
+                parts.gallery.upsert(rows)
+                parts.follower.catch_up([Written(change.record_id, result.rev, rows, ())])
+            return result
+        finally:
+            parts.catalogue.abandon(intents)
+
+    async def _delete(self, command: Delete) -> Deleted:
+        deletion = Deletion(
+            command.record_id,
+            reason=command.reason,
+            requester=command.requester,
+            request=_request(command.name, DELETE, lambda result: str(result.rev).encode()),
+        )
+        async with self._locks.hold(command.record_id):
+            result = await self._blocking(self._parts.catalogue.delete, deletion)
+            await self._blocking(self._parts.follower.catch_up)
+        erasures = await self._blocking(self._parts.eraser.deleted, command.record_id)
+        return Deleted(result.rev, erasures)
+
+    async def _blocking(self, call: Callable[..., Value], *arguments: object) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, call, *arguments)
+
+
+def _flight(name: RequestName) -> str:
+    return f"{name.scope}\0{name.request_id}"
+
+
+def _request(name: RequestName, method: str, response: Callable[[WriteResult], bytes]) -> Request:
+    return Request(name.request_id, method, name.digest, name.scope, response)

@@ -1,0 +1,123 @@
+"""Takes deleted children out of the stores, and says how far that has come.
+
+The catalogue knows what must go (its `erasures`), so that a crash only delays it. Rows and photos go at
+once; what a store keeps in its files goes when they are rewritten, at the latest `KEEP` after the deletion.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from catalogue.store import Catalogue
+from catalogue.types import Item, Store
+from cluster.enrolment_types import StoreErasure
+from homeward.clock import Clock
+from homeward.errors import HomewardError
+from index.gallery import MilvusGallery
+from photos.store import PhotoStore
+
+KEEP = timedelta(hours=24)
+REWRITE_DUE = "rewrite_due"  # catalogue setting: when files with deleted content must have been rewritten
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreErased:
+    """What `rewrite` achieved in one store."""
+
+    store: str
+    erased: bool
+    note: str = ""
+
+
+class Eraser:
+    """Blocking; every method is thread-safe and may be repeated."""
+
+    def __init__(
+        self, catalogue: Catalogue, photos: PhotoStore, gallery: MilvusGallery, clock: Clock
+    ) -> None:
+        self._catalogue = catalogue
+        self._photos = photos
+        self._gallery = gallery
+        self._clock = clock
+
+    def sweep(self, *stores: Store, record_id: str | None = None) -> int:
+        """Remove what must go from the stores (all of them by default); how many items went.
+
+        A store that fails keeps its items for the next sweep.
+        """
+        gone = 0
+        for store in stores or tuple(Store):
+            delete = self._delete_rows if store is Store.GALLERY else self._delete_photos
+            try:
+                while done := self._catalogue.erase(store, delete, record_id=record_id):
+                    gone += done
+            except HomewardError as error:
+                _logger.warning("sweeping %s: %s", store.value, error.message)
+        return gone
+
+    def deleted(self, record_id: str) -> tuple[StoreErasure, ...]:
+        """Erase what can be erased of a deleted record now, and say what is left where."""
+        due = self.mark_due()
+        self.sweep(record_id=record_id)
+        photos_left = self._catalogue.pending_erasures(Store.PHOTOS, record_id, 1)
+        return (
+            StoreErasure("index", None),
+            StoreErasure("photos", due if photos_left else None),
+            # Rows are gone for every reader; the files of Milvus and the catalogue's write-ahead log
+            # hold them until they are rewritten.
+            StoreErasure("gallery", due),
+            StoreErasure("catalogue", due),
+        )
+
+    def mark_due(self) -> datetime:
+        """Note that files must be rewritten, if that is not noted yet; until when."""
+        noted = self._catalogue.get_meta(REWRITE_DUE)
+        if noted:
+            return datetime.fromisoformat(noted)
+        due = self._clock.now() + KEEP
+        self._catalogue.set_meta(REWRITE_DUE, due.isoformat())
+        return due
+
+    def is_due(self) -> bool:
+        """Whether a rewrite was promised for a time that is near (an hour) or past."""
+        noted = self._catalogue.get_meta(REWRITE_DUE)
+        return bool(noted) and datetime.fromisoformat(str(noted)) <= self._clock.now() + timedelta(hours=1)
+
+    def rewrite(self) -> list[StoreErased]:
+        """Rewrite what stores keep, so that no byte of deleted children stays in their files."""
+        self.sweep()
+        done = [self._pending(Store.PHOTOS)]
+        try:
+            self._photos.sweep(0.0)
+            state = self._gallery.erase()
+            left = self._pending(Store.GALLERY)
+            if state.pending_until is not None:
+                note = f"Milvus removes its files by itself, by {state.pending_until:%Y-%m-%d %H:%M} UTC"
+                left = StoreErased("gallery", False, note)
+            done.append(left)
+        except HomewardError as error:
+            done.append(StoreErased("gallery", False, error.message))
+        try:
+            self._catalogue.vacuum()
+            done.append(StoreErased("catalogue", True))
+        except HomewardError as error:
+            done.append(StoreErased("catalogue", False, error.message))
+        if all(one.erased for one in done):
+            self._catalogue.set_meta(REWRITE_DUE, "")
+        return done
+
+    def _pending(self, store: Store) -> StoreErased:
+        left = len(self._catalogue.pending_erasures(store))
+        return StoreErased(store.value, not left, f"{left} items could not be removed yet" if left else "")
+
+    def _delete_rows(self, items: Sequence[Item]) -> None:
+        self._gallery.delete([item.item for item in items])
+
+    def _delete_photos(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self._photos.delete(item.agency, item.item)
