@@ -72,6 +72,8 @@ class Pipeline:
 
         A photo without faces is no error. What breaks on one photo costs that photo alone.
         """
+        if not photos:
+            return []
         try:
             return self._embed_batch(photos)
         except (HomewardError, RuntimeError, ValueError, MemoryError) as error:  # torch raises RuntimeError
