@@ -29,7 +29,7 @@ from cluster.follow import Written
 from cluster.prepare import prepare
 from cluster.writer import Job, Writer
 from homeward.batching import MicroBatcher
-from homeward.errors import NotFound
+from homeward.errors import NotFound, RecordDeleted
 from homeward.ids import record_id
 
 Value = TypeVar("Value")
@@ -85,8 +85,11 @@ class Enrolment:
         )
 
     async def get(self, name: str) -> StoredRecord:
-        """One record. Raises `NotFound`, also for a deleted one."""
-        return await self._blocking(self._parts.catalogue.get, name)
+        """One record. Raises `NotFound`, also for a deleted one (with the reason RECORD_DELETED)."""
+        try:
+            return await self._blocking(self._parts.catalogue.get, name)
+        except RecordDeleted as error:
+            raise NotFound(error.message, code=error.code, record_id=name) from error
 
     async def list(
         self, *, agency: str, gallery: str, searchable: bool | None, limit: int, page_token: str

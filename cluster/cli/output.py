@@ -24,9 +24,12 @@ _STATES = {
 }
 
 
+PIPE_COLUMNS = 120  # width of tables that go into a file or a pipe
+
+
 def console() -> Console:
     """The terminal on stdout."""
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def print_json(message: Message | dict[str, object]) -> None:
@@ -61,13 +64,11 @@ def candidate_table(found: search_pb2.CandidateList, *, title: str, ratio: bool)
     table.add_column("score", justify="right")
     if ratio:
         table.add_column("log LR", justify="right")
-    for name in ("agency / gallery", "reference", "born", "sex", "event", "evidence"):
+    facts = [_facts(candidate) for candidate in found.candidates]
+    shown = [name for name in _FACTS if any(fact[name] for fact in facts)]
+    for name in ("agency / gallery", "reference", *shown, "evidence"):
         table.add_column(name, overflow="fold")
-    for candidate in found.candidates:
-        notes = [*candidate.implausible, *candidate.notes]
-        evidence = f"{len(candidate.evidence)} face{'s' if len(candidate.evidence) != 1 else ''}"
-        if candidate.evidence and candidate.evidence[0].HasField("years_to_probe"):
-            evidence += f", {candidate.evidence[0].years_to_probe:.1f} y apart"
+    for candidate, fact in zip(found.candidates, facts, strict=True):
         cells = [str(candidate.rank), f"{candidate.comparison_score:.4f}"]
         if ratio:
             known = candidate.HasField("log_likelihood_ratio")
@@ -75,15 +76,31 @@ def candidate_table(found: search_pb2.CandidateList, *, title: str, ratio: bool)
         cells += [
             f"{candidate.key.agency} / {candidate.key.gallery}",
             candidate.key.external_reference,
-            show_dates(candidate.born),
-            show_sex(candidate.sex, verified=candidate.sex_verified),
-            " ".join(filter(None, [show_dates(candidate.event), candidate.event_place])),
-            "; ".join([evidence, *notes]),
+            *(fact[name] for name in shown),
+            "; ".join([_evidence(candidate), *candidate.implausible, *candidate.notes]),
         ]
         table.add_row(*(Text(cell) for cell in cells), style="dim" if candidate.implausible else "")
     if not found.candidates:
         table.add_row(*[""] * (len(table.columns) - 1), Text("no candidate above the threshold"))
     return table
+
+
+_FACTS = ("born", "sex", "event")
+
+
+def _facts(candidate: search_pb2.Candidate) -> dict[str, str]:
+    return {
+        "born": show_dates(candidate.born),
+        "sex": show_sex(candidate.sex, verified=candidate.sex_verified),
+        "event": " ".join(filter(None, [show_dates(candidate.event), candidate.event_place])),
+    }
+
+
+def _evidence(candidate: search_pb2.Candidate) -> str:
+    text = f"{len(candidate.evidence)} face{'s' if len(candidate.evidence) != 1 else ''}"
+    if candidate.evidence and candidate.evidence[0].HasField("years_to_probe"):
+        text += f", {candidate.evidence[0].years_to_probe:.1f} y apart"
+    return text
 
 
 def print_search(answer: search_pb2.SearchResponse) -> None:

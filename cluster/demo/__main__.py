@@ -16,11 +16,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import grpc
-from rich.console import Console
 from rich.text import Text
 
 from cluster.cli.exits import Exit, exit_code, tell
-from cluster.cli.output import print_search
+from cluster.cli.output import console, print_search
 from cluster.cli.session import Session, channel_to, session_of
 from cluster.demo.distractors import load_distractors
 from cluster.demo.people import Cast, Probe, own, shipped
@@ -35,7 +34,7 @@ AGENCY, GALLERY = "demo", "people"
 CONTEXT = search_pb2.SearchContext(
     case_reference="DEMO-1", purpose="demonstration", requester="whoever ran make demo"
 )
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 118)
+out = console()
 
 
 def _arguments() -> argparse.Namespace:
