@@ -85,11 +85,11 @@ class Enrolment:
         )
 
     async def get(self, name: str) -> StoredRecord:
-        """One record. Raises `NotFound`, also for a deleted one (with the reason RECORD_DELETED)."""
+        """One record. Raises `NotFound`, also for a deleted one."""
         try:
             return await self._blocking(self._parts.catalogue.get, name)
         except RecordDeleted as error:
-            raise NotFound(error.message, code=error.code, record_id=name) from error
+            raise NotFound(error.message, record_id=name) from error
 
     async def list(
         self, *, agency: str, gallery: str, searchable: bool | None, limit: int, page_token: str
