@@ -101,7 +101,9 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
             options=channel_options(settings.server),
             maximum_concurrent_rpcs=settings.server.max_concurrent_calls,
         )
-        _add_services(server, parts, searcher)
+        enrolment = EnrolmentServicer(parts)
+        stack.push_async_callback(enrolment.close)
+        _add_services(server, parts, enrolment, searcher)
         running = RunningServer(server, bind(server, settings.server), parts, searcher)
         background: list[asyncio.Task[None]] = []
         stack.push_async_callback(_end, background)
@@ -129,8 +131,10 @@ async def serve(
         await stop.wait()
 
 
-def _add_services(server: grpc.aio.Server, parts: Parts, searcher: Searcher) -> None:
-    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(parts), server)
+def _add_services(
+    server: grpc.aio.Server, parts: Parts, enrolment: EnrolmentServicer, searcher: Searcher
+) -> None:
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
     search_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(parts, searcher), server)
     operations_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(parts), server)
     if parts.settings.server.reflection:
