@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from homeward.v1.enrolment_pb2_grpc import EnrolmentServiceAsyncStub
 
 FACE_PX = 320
-CONTEXT = 1.7  # side of the cut-out over the longer side of the face box
+CONTEXT = 1.45  # side of the cut-out over the longer side of the face box
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _candidate_lines(candidate: search_pb2.Candidate) -> list[str]:
             lines.append(f"photo taken {taken}")
         if evidence.HasField("years_to_probe"):
             lines.append(f"{evidence.years_to_probe:.1f} years from the probe")
-        if evidence.HasField("face"):
+        if evidence.face.quality.score:
             lines.append(f"quality {evidence.face.quality.score:.0f}/100")
     return lines
 
