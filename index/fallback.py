@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from pymilvus import MilvusClient
 
-from homeward.types import CandidateList, Filter, Query
+from homeward.types import DAY_MAX, DAY_MIN, CandidateList, Filter, Query
 from index.columns import Columns, concatenate, hex_ids
 from index.merge import Partial, merge
 from index.reference import check_query, partial
@@ -29,7 +28,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Rows(Protocol):
-    """What is read back from the gallery."""
+    """What is asked of the gallery."""
+
+    def nearest(self, query: Query, where: str, limit: int) -> list[dict[str, tuple[str, float]]]:
+        """Per probe template, the best rows: face id to record id and product."""
+        ...
 
     def of_records(self, record_ids: Sequence[str]) -> Columns:
         """All rows of these records."""
@@ -41,58 +44,58 @@ class Rows(Protocol):
 
 
 def expression(wanted: Filter) -> str:
-    """A Milvus expression that every row the filter passes passes, of integers alone. Ranges and whatever
-    may be unknown are left to the reference."""
+    """A Milvus expression, of integers alone, that every row the filter passes passes.
+
+    Strictness is left to the reference, which filters again.
+    """
     parts = [
         f"{name} in {sorted(codes)}"
-        for name, codes in (("gallery", wanted.galleries), ("agency", wanted.agencies))
+        for name, codes in (
+            ("gallery", wanted.galleries),
+            ("agency", wanted.agencies),
+            ("sex", wanted.sexes | {0} if wanted.sexes else wanted.sexes),
+            ("place", wanted.places | {0} if wanted.places else wanted.places),
+        )
         if codes
     ]
+    for name, span in (("born", wanted.born), ("event", wanted.event)):
+        if span is not None and span[0] > DAY_MIN:
+            parts.append(f"{name}_to >= {span[0]}")
+        if span is not None and span[1] < DAY_MAX:
+            parts.append(f"{name}_from <= {span[1]}")
     return " and ".join(parts)
 
 
-def search_milvus(
-    client: MilvusClient, collection: str, rows: Rows, query: Query, *, rev: int
-) -> CandidateList:
-    """The list of `query`. `rows_searched` counts the rows that were scored here."""
-    dimension = query.templates.shape[1]
+def search_milvus(rows: Rows, query: Query, *, rev: int) -> CandidateList:
+    """The list of `query`. `rows_searched` and `records_searched` count what was scored here."""
+    dimension = query.templates.shape[1] if query.templates.ndim == 2 else 0
     check_query(query, dimension)
+    where = expression(query.filter)
     limit = 4 * query.k + 256
     while limit <= _MOST_ROWS:
-        answers = client.search(
-            collection,
-            data=[template.tolist() for template in query.templates],
-            anns_field="template",
-            filter=expression(query.filter),
-            limit=limit,
-            output_fields=["face_id", "record_id"],
-            search_params={"metric_type": "IP"},
-            consistency_level="Strong",
-        )
-        products = [
-            {str(hit["entity"]["face_id"]): float(hit["distance"]) for hit in hits} for hits in answers
-        ]
-        columns = rows.of_records(sorted({hit["entity"]["record_id"] for hits in answers for hit in hits}))
-        if not _believable(products, columns, query):
+        found = rows.nearest(query, where, limit)
+        columns = rows.of_records(sorted({record for hits in found for record, _ in hits.values()}))
+        if not _believable(found, columns, query):
             _logger.error("Milvus gave products that are not those of the rows it named; reading all rows")
             break
-        least = max((min(found.values()) for found in products if len(found) >= limit), default=None)
+        cut = [min(product for _, product in hits.values()) for hits in found if len(hits) >= limit]
         part = partial(query, columns)
-        if least is None or _certain(part, query, least + 2 * scan_error(dimension)):
+        if not cut or _certain(part, query, max(cut) + 2 * scan_error(dimension)):
             return merge([part], query, rev=rev, method="milvus")
         limit *= 4
     everything = concatenate(list(rows.iterate()), dimension)
     return merge([partial(query, everything)], query, rev=rev, method="milvus")
 
 
-def _believable(products: Sequence[dict[str, float]], columns: Columns, query: Query) -> bool:
+def _believable(found: Sequence[dict[str, tuple[str, float]]], columns: Columns, query: Query) -> bool:
     """Whether each product lies as near to the row's score as float32 arithmetic explains."""
     place = {face: row for row, face in enumerate(hex_ids(columns.face))}
-    for found, probe in zip(products, query.templates, strict=True):
-        if not all(face in place for face in found):
+    for hits, probe in zip(found, query.templates, strict=True):
+        if not all(face in place for face in hits):
             return False
-        true = score(columns.template, probe)[[place[face] for face in found]]
-        if np.any(np.abs(true - np.array(list(found.values()))) > scan_error(columns.dimension)):
+        true = score(columns.template, probe)[[place[face] for face in hits]]
+        told = np.array([product for _, product in hits.values()])
+        if np.any(np.abs(true - told) > scan_error(columns.dimension)):
             return False
     return True
 

@@ -1,34 +1,40 @@
 """The Milvus gallery: the system of record for templates with their filter columns.
 
 One collection per model: templates of different models never meet. Milvus Lite is one process's
-file and wants its writes one after the other; a server takes the same calls.
+folder and takes one call at a time; a server takes the same calls.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from pymilvus import MilvusClient
 
 from homeward.errors import Corrupt
 from homeward.ids import check_id
 from homeward.types import CandidateList, FaceRow, Query
-from index.columns import INTEGER_COLUMNS, Columns, concatenate, from_rows
+from index.columns import Columns, concatenate, from_rows, hex_ids
 from index.fallback import search_milvus
-from index.milvus import check_collection, create_collection, translated
+from index.lite import LiteFolder
+from index.milvus import Connection, check_collection, create_collection, entities, face_row, translated
+from index.score import check_templates
 
-_WRITE_ROWS = 1_000  # of one call: far below the 64 MB that a message may have
-_READ_ROWS = 16_384  # Milvus answers no more at once
-_STAGING = "_rewrite"  # suffix of a collection that is being rewritten
-# How long Milvus keeps files of dropped collections and deleted rows, by its defaults
-# (dataCoord.gc.dropTolerance 3 h, after compaction); a server's operator may set another.
-SERVER_KEEPS = timedelta(hours=24)
+_WRITE_ROWS = 4_096  # of one call: far below the 64 MB that a message may have
+_NAMED_IDS = 1_000  # of one expression
+_READ_ROWS = 16_383  # Milvus answers one more at once, and one more tells that there are more
+_FLUSH_S = 300.0  # a flush writes and indexes all that came since the last
+# A server keeps the messages that carried a template for three days (rocksmq.retentionTimeInMinutes),
+# and the files of what is compacted away for three hours (dataCoord.gc.dropTolerance), looked for every
+# hour; these are its defaults, its operator may set others.
+SERVER_KEEPS = timedelta(days=3, hours=5)
+
+_ID_END = 1 << 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,80 +48,92 @@ class ErasureState:
 class MilvusGallery:
     """The rows of one model. Blocking and thread-safe; opened by `index.open.open_gallery`.
 
-    A write is durable when its call returns (it survives kill -9), and every later read sees it.
-    All methods raise `StoreUnavailable` when Milvus does not answer.
+    A write has reached the disk when its call returns (Milvus Lite: the write-ahead log is synced), and
+    every later read sees it. All methods raise `StoreUnavailable` when Milvus does not answer.
     """
 
-    def __init__(
-        self,
-        client: MilvusClient,
-        collection: str,
-        model_id: str,
-        dimension: int,
-        *,
-        lite: bool,
-        timeout_s: float,
-    ) -> None:
-        self._client = client
-        self._collection = collection
-        self._model_id = model_id
+    def __init__(self, connection: Connection, base: str, model_id: str, dimension: int) -> None:
+        self._connection = connection
+        self._base = base
+        self._collection = base
+        self._description = f"Homeward, {dimension}-d templates of model {model_id}"
         self._dimension = dimension
-        self._lite = lite
-        self._timeout_s = timeout_s
+        self._timeout_s = connection.timeout_s
+        self._fields: dict[str, Any]
         self._writing = threading.Lock()
-        with translated("opening the collection"):
-            self._recover()
+        with translated("opening the collection"), connection.guard():
+            if connection.lite is not None:
+                self._collection = connection.lite.recover(base)
+            create_collection(connection, self._collection, dimension, self._description)
+            self._fields = check_collection(connection, self._collection, dimension)
+        described = str(self._fields["description"])
+        if described not in ("", self._description):  # Lite keeps no description
+            raise Corrupt(f"collection {base} is of another model: {described!r}; name another prefix")
 
-    def upsert(self, rows: Sequence[FaceRow]) -> None:
-        """Add rows, or replace those of the same face id."""
-        data = [_fields(row) for row in rows]
+    def upsert(self, rows: Sequence[FaceRow] | Columns) -> None:
+        """Add rows, or replace those of the same face id (of several in one call, the last counts).
+
+        Raises `TemplateInvalid` or `InvalidInput`, and writes nothing, when any row is not fit to keep.
+        """
+        columns = self._checked(rows)
         with self._writing, translated("writing templates"):
-            self._put(self._collection, data)
+            self._put(self._collection, columns, self._connection.client._get_connection().upsert)
+            self._settle()
+
+    def insert_new(self, rows: Sequence[FaceRow] | Columns) -> None:
+        """Add rows whose face ids are surely not there yet: faster than `upsert`, but doubles what is."""
+        columns = self._checked(rows)
+        with self._writing, translated("writing templates"):
+            self._put(self._collection, columns, self._connection.client._get_connection().batch_insert)
+            self._settle()
 
     def delete(self, face_ids: Sequence[str]) -> None:
         """Remove rows; unknown ids are none."""
         ids = [check_id(one, "face_id") for one in face_ids]
         with self._writing, translated("deleting templates"):
-            for start in range(0, len(ids), _WRITE_ROWS):
-                self._client.delete(
-                    self._collection, ids=ids[start : start + _WRITE_ROWS], timeout=self._timeout_s
-                )
+            self._delete(ids)
+            self._settle()
 
-    def delete_record(self, record_id: str) -> None:
-        """Remove all rows of a record."""
-        expression = f'record_id == "{check_id(record_id, "record_id")}"'
-        with self._writing, translated("deleting templates"):
-            self._client.delete(self._collection, filter=expression, timeout=self._timeout_s)
+    def delete_record(self, record_id: str) -> int:
+        """Remove all rows of a record; how many there were. `delete` is faster where ids are known."""
+        with self._writing:
+            ids = hex_ids(self.of_records([record_id]).face)
+            with translated("deleting templates"):
+                self._delete(ids)
+                self._settle()
+        return len(ids)
 
     def get(self, face_ids: Sequence[str]) -> Columns:
         """The rows of these faces, those that there are, in no particular order."""
         ids = [check_id(one, "face_id") for one in face_ids]
         found: list[FaceRow] = []
         with translated("reading templates"):
-            for start in range(0, len(ids), _WRITE_ROWS):
-                found += map(_row, self._read(ids=ids[start : start + _WRITE_ROWS]))
+            for start in range(0, len(ids), _NAMED_IDS):
+                found += self._read(f"face_id in [{_quoted(ids[start : start + _NAMED_IDS])}]")
         return from_rows(found, self._dimension)
 
     def of_records(self, record_ids: Sequence[str]) -> Columns:
         """All rows of these records."""
         ids = [check_id(one, "record_id") for one in record_ids]
-        parts = []
-        for start in range(0, len(ids), 256):
-            names = ", ".join(f'"{one}"' for one in ids[start : start + 256])
-            parts += list(self._pages(f"record_id in [{names}]", _READ_ROWS))
+        parts: list[Columns] = []
+        for start in range(0, len(ids), _NAMED_IDS):
+            named = f"record_id in [{_quoted(ids[start : start + _NAMED_IDS])}]"
+            parts += self._pages(named, [(0, _ID_END)], _READ_ROWS)
         return concatenate(parts, self._dimension)
 
     def iterate(self, batch: int = 8_192) -> Iterator[Columns]:
-        """All rows in face id order, up to `batch` at a time. Rows written meanwhile may be missing."""
-        yield from self._pages("", min(batch, _READ_ROWS))
+        """All rows in face id order, up to `batch` at a time. Rows there all the while come once; rows
+        written or deleted meanwhile may come or not."""
+        limit = min(batch, _READ_ROWS)
+        # Hashed ids spread evenly: ranges that expect two thirds of a page rarely need cutting again.
+        pieces = max(1, 3 * self.count() // (2 * limit) + 1)
+        edges = [_ID_END * piece // pieces for piece in range(pieces + 1)]
+        yield from self._pages("", list(pairwise(edges)), limit)
 
     def count(self) -> int:
         """How many rows there are."""
         with translated("counting templates"):
-            answer = self._client.query(
-                self._collection, filter="", output_fields=["count(*)"], timeout=self._timeout_s
-            )
-        return int(answer[0]["count(*)"])
+            return self._count(self._collection)
 
     def search(self, query: Query, *, rev: int = 0) -> CandidateList:
         """The exact list, found by Milvus and scored by the one function; method "milvus".
@@ -123,100 +141,147 @@ class MilvusGallery:
         Slower than the resident index: for slots without one, and for checking it.
         """
         with translated("searching"):
-            return search_milvus(self._client, self._collection, self, query, rev=rev)
+            return search_milvus(self, query, rev=rev)
+
+    def nearest(self, query: Query, where: str, limit: int) -> list[dict[str, tuple[str, float]]]:
+        """Per probe template, up to `limit` rows by Milvus's own product: face id to record id and product.
+
+        `where` is an expression of integers (`index.fallback.expression`).
+        """
+        with self._connection.guard():
+            answers = self._connection.client.search(
+                self._collection,
+                data=[template.tolist() for template in query.templates],
+                anns_field="template",
+                filter=where,
+                limit=limit,
+                output_fields=["record_id"],
+                search_params={"metric_type": "IP"},
+                consistency_level="Strong",
+                timeout=self._timeout_s,
+            )
+        return [
+            {str(hit["face_id"]): (str(hit["entity"]["record_id"]), float(hit["distance"])) for hit in hits}
+            for hits in answers
+        ]
 
     def flush(self) -> None:
         """Seal what was written: after bulk writes, never on the search path."""
         with self._writing, translated("flushing"):
-            self._client.flush(self._collection, timeout=max(self._timeout_s, 300.0))
+            self._flush(self._collection)
 
     def erase(self) -> ErasureState:
-        """Make sure that no deleted template stays in a file; writes wait meanwhile.
+        """Make sure that no deleted template stays in a file; writes wait meanwhile, reads do not.
 
         Milvus Lite keeps deleted rows in its files even after compaction, so the live rows are copied
-        to a new collection and the old one is dropped, which removes its files. A server does this in
-        its own time: the answer says until when, by its default settings.
+        to a new collection and every file of the old one is removed. A server does this in its own
+        time: the answer says until when, by its default settings.
         """
-        if not self._lite:
-            with self._writing, translated("compacting"):
-                self._client.flush(self._collection, timeout=max(self._timeout_s, 300.0))
-                self._client.compact(self._collection)
-            return ErasureState(False, datetime.now(UTC) + SERVER_KEEPS)
+        lite = self._connection.lite
         with self._writing, translated("rewriting the gallery"):
-            self._rewrite()
-        return ErasureState(True)
+            if lite is not None:
+                self._rewrite(lite)
+                return ErasureState(True)
+            self._flush(self._collection)
+            self._connection.client.compact(self._collection, timeout=self._timeout_s)
+        return ErasureState(False, datetime.now(UTC) + SERVER_KEEPS)
 
     def close(self) -> None:
-        """Let the connection, or the file, go."""
+        """Let the connection, or the folder, go."""
         with self._writing, translated("closing"):
-            self._client.close()
+            self._connection.close()
 
-    def _recover(self) -> None:
-        """Open the collection; finish or undo a rewrite that a crash interrupted.
-
-        The old collection is dropped only once the new one is whole. So with both, the new one is the
-        unfinished one; with the new one alone, only its name is missing.
-        """
-        staging = self._collection + _STAGING
-        if self._client.has_collection(staging):
-            if self._client.has_collection(self._collection):
-                self._client.drop_collection(staging)
-            else:
-                self._client.rename_collection(staging, self._collection)
-        if not self._client.has_collection(self._collection):
-            create_collection(
-                self._client, self._collection, self._dimension, f"Homeward, model {self._model_id}"
-            )
-        check_collection(self._client, self._collection, self._dimension)
-        self._client.load_collection(self._collection)
-
-    def _rewrite(self) -> None:
-        staging = self._collection + _STAGING
-        if self._client.has_collection(staging):
-            self._client.drop_collection(staging)
-        create_collection(self._client, staging, self._dimension, f"Homeward, model {self._model_id}")
+    def _rewrite(self, lite: LiteFolder) -> None:
+        """Copy, make durable, switch, remove: at every moment one whole collection is in use."""
+        old, new = self._collection, lite.next_name(self._base)
+        with lite.guard():
+            lite.remove(new)
+            create_collection(self._connection, new, self._dimension, self._description)
         copied = 0
-        for columns in self._pages("", 8_192):
-            self._put(staging, [_fields(row) for row in columns.face_rows()])
+        for columns in self.iterate(_READ_ROWS):
+            self._put(new, columns, self._connection.client._get_connection().batch_insert)
             copied += len(columns)
-        self._client.flush(staging)
-        if copied != self.count():
-            self._client.drop_collection(staging)
+        self._flush(new)
+        if not copied == self._count(new) == self._count(old):
+            with lite.guard():
+                lite.remove(new)
             raise Corrupt(f"the rewrite copied {copied} of {self.count()} templates; nothing was changed")
-        self._client.drop_collection(self._collection)
-        self._client.rename_collection(staging, self._collection)
-        self._client.load_collection(self._collection)
+        with lite.guard():
+            lite.use(self._base, new)
+            self._collection = new
+            lite.remove(old)
 
-    def _put(self, collection: str, data: list[dict[str, Any]]) -> None:
-        for start in range(0, len(data), _WRITE_ROWS):
-            self._client.upsert(collection, data[start : start + _WRITE_ROWS], timeout=self._timeout_s)
+    def _checked(self, rows: Sequence[FaceRow] | Columns) -> Columns:
+        columns = rows if isinstance(rows, Columns) else from_rows(rows, self._dimension)
+        check_templates(columns.template, self._dimension)
+        # A server keeps both of two rows with one id in one call.
+        last = {face: row for row, face in enumerate(hex_ids(columns.face))}
+        if len(last) < len(columns):
+            columns = columns.take(np.array(sorted(last.values()), dtype=np.int64))
+        return columns
 
-    def _read(self, **what: Any) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._client.query(
-            self._collection,
-            output_fields=["*"],
-            consistency_level="Strong",
-            timeout=self._timeout_s,
-            **what,
-        )
-        return rows
+    def _put(self, collection: str, columns: Columns, write: Callable[..., object]) -> None:
+        for start in range(0, len(columns), _WRITE_ROWS):
+            part = entities(columns.take(slice(start, start + _WRITE_ROWS)))
+            with self._connection.guard():
+                write(collection, part, timeout=self._timeout_s, schema=self._fields)
 
-    def _pages(self, expression: str, batch: int) -> Iterator[Columns]:
-        """Rows by ranges of face id, narrowed until each range fits in one answer.
+    def _delete(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), _NAMED_IDS):
+            with self._connection.guard():
+                self._connection.client.delete(
+                    self._collection, ids=list(ids[start : start + _NAMED_IDS]), timeout=self._timeout_s
+                )
 
-        Milvus neither sorts nor pages beyond 16,384 rows; hashed ids spread evenly over ranges.
+    def _settle(self) -> None:
+        """What was written stays written, even when the power fails."""
+        if self._connection.lite is not None:
+            self._connection.lite.sync_writes(self._collection)
+
+    def _flush(self, collection: str) -> None:
+        with self._connection.guard():
+            self._connection.client.flush(collection, timeout=max(self._timeout_s, _FLUSH_S))
+        if self._connection.lite is not None:
+            self._connection.lite.sync_files(collection)
+
+    def _count(self, collection: str) -> int:
+        with self._connection.guard():
+            answer = self._connection.client.query(
+                collection,
+                filter="",
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                timeout=self._timeout_s,
+            )
+        return int(answer[0]["count(*)"])
+
+    def _read(self, where: str, limit: int | None = None) -> list[FaceRow]:
+        with self._connection.guard():
+            rows = self._connection.client.query(
+                self._collection,
+                filter=where,
+                output_fields=["*"],
+                consistency_level="Strong",
+                timeout=self._timeout_s,
+                **({} if limit is None else {"limit": limit}),
+            )
+        # The client's list fills its vectors in by position, lazily: it must be read in its own order.
+        return [face_row(row) for row in rows]
+
+    def _pages(self, where: str, ranges: list[tuple[int, int]], limit: int) -> Iterator[Columns]:
+        """Rows by ranges [low, high) of face id, halved until each range's rows fit in one answer.
+
+        Milvus neither sorts nor pages beyond 16,384 rows.
         """
-        waiting = [(0, 1 << 128)]
+        waiting = ranges[::-1]
         while waiting:
             low, high = waiting.pop()
             bounds = f'face_id >= "{low:032x}"'
-            if high < 1 << 128:
+            if high < _ID_END:
                 bounds += f' and face_id < "{high:032x}"'
-            where = f"{expression} and {bounds}" if expression else bounds
             with translated("reading templates"):
-                # The client's list fills its vectors in by position, lazily: it must not be sorted.
-                rows = [_row(row) for row in self._read(filter=where, limit=batch)]
-            if len(rows) >= batch:
+                rows = self._read(f"{where} and {bounds}" if where else bounds, limit + 1)
+            if len(rows) > limit:
                 middle = (low + high) // 2
                 waiting += [(middle, high), (low, middle)]
             elif rows:
@@ -229,21 +294,5 @@ def collection_name(prefix: str, model_id: str) -> str:
     return f"{prefix}_{hashlib.sha256(model_id.encode('utf-8')).hexdigest()[:16]}"
 
 
-def _fields(row: FaceRow) -> dict[str, Any]:
-    return {
-        "face_id": row.face_id,
-        "record_id": row.record_id,
-        "photo_sha256": row.photo_sha256,
-        "template": row.template,
-        **{name: getattr(row, name) for name in INTEGER_COLUMNS},
-    }
-
-
-def _row(data: dict[str, Any]) -> FaceRow:
-    return FaceRow(
-        face_id=data["face_id"],
-        record_id=data["record_id"],
-        photo_sha256=data["photo_sha256"],
-        template=np.asarray(data["template"], dtype=np.float32),
-        **{name: int(data[name]) for name in INTEGER_COLUMNS},
-    )
+def _quoted(ids: Sequence[str]) -> str:
+    return ", ".join(f'"{one}"' for one in ids)

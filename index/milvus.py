@@ -1,30 +1,53 @@
-"""The connection to Milvus, and its errors as ours.
+"""The connection to Milvus, its errors as ours, and what a collection of face rows looks like.
 
-Milvus Lite (a file) and a server answer the same client. No caller's string reaches an expression:
+Milvus Lite (a folder) and a server answer the same client. No caller's string reaches an expression:
 ids are fixed hex, everything else is an integer.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from homeward.config import GallerySettings
 from homeward.errors import Corrupt, StoreUnavailable
-from index.columns import INTEGER_COLUMNS
+from homeward.types import FaceRow
+from index.columns import INTEGER_COLUMNS, Columns, hex_ids
+from index.lite import LiteFolder, open_folder
 
-LITE_FILE = "gallery.db"
+LITE_FOLDER = "gallery.db"
 
 # pymilvus logs a traceback for every failed call; our errors say it once.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client, and the folder behind it when that is Milvus Lite."""
+
+    client: MilvusClient
+    lite: LiteFolder | None
+    timeout_s: float
+
+    def guard(self) -> AbstractContextManager[None]:
+        """To be held around each call: Lite takes one at a time, a server any number."""
+        return nullcontext() if self.lite is None else self.lite.guard()
+
+    def close(self) -> None:
+        """Let the connection, or the folder, go."""
+        if self.lite is None:
+            self.client.close()
+        else:
+            self.lite.close()
 
 
 @contextmanager
@@ -32,51 +55,86 @@ def translated(doing: str) -> Iterator[None]:
     """Raise `StoreUnavailable` (store "gallery") for whatever the client raises."""
     try:
         yield
-    except (MilvusException, grpc.RpcError, OSError, RuntimeError, ValueError) as error:
+    except (MilvusException, grpc.RpcError, OSError, RuntimeError, ValueError, TypeError) as error:
         reason = getattr(error, "message", "") or str(error) or type(error).__name__
         raise StoreUnavailable(
-            f"Milvus failed while {doing}: {reason.splitlines()[0][:300]}; check that it runs and has room",
+            f"Milvus failed while {doing}: {str(reason).splitlines()[0][:300]}; check that it runs and "
+            "has room",
             store="gallery",
         ) from error
 
 
-def connect(settings: GallerySettings, data_dir: Path) -> MilvusClient:
-    """A client of the server at `settings.uri`, or of Milvus Lite in the data folder (mode 0700)."""
-    token = settings.token.get_secret_value() if settings.token else ""
+def connect(settings: GallerySettings, data_dir: Path) -> Connection:
+    """A connection to the server at `settings.uri`, or to Milvus Lite in the data folder (mode 0700)."""
     if settings.uri:
+        token = settings.token.get_secret_value() if settings.token else ""
         with translated(f"connecting to {settings.uri}"):
-            return MilvusClient(uri=settings.uri, token=token, timeout=settings.timeout_s)
-    path = data_dir / LITE_FILE
+            client = MilvusClient(uri=settings.uri, token=token, timeout=settings.timeout_s)
+            return Connection(client, None, settings.timeout_s)
+    path = data_dir / LITE_FOLDER
     with translated(f"opening {path}"):
-        before = os.umask(0o077)
-        try:
-            return MilvusClient(uri=str(path), timeout=settings.timeout_s)
-        finally:
-            os.umask(before)
+        folder = open_folder(path, settings.timeout_s)
+        return Connection(folder.client, folder, settings.timeout_s)
 
 
-def create_collection(client: MilvusClient, name: str, dimension: int, description: str) -> None:
-    """Make an empty collection of face rows: exact (FLAT), inner product."""
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=description)
-    schema.add_field("face_id", DataType.VARCHAR, is_primary=True, max_length=32)
-    schema.add_field("record_id", DataType.VARCHAR, max_length=32)
-    schema.add_field("photo_sha256", DataType.VARCHAR, max_length=64)
-    for column in INTEGER_COLUMNS:
-        schema.add_field(column, DataType.INT64)
-    schema.add_field("template", DataType.FLOAT_VECTOR, dim=dimension)
-    index = MilvusClient.prepare_index_params()
-    index.add_index("template", index_type="FLAT", metric_type="IP")
-    client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
+def create_collection(connection: Connection, name: str, dimension: int, description: str) -> None:
+    """Make the collection ready: create it unless it is there, index it unless it is indexed, load it.
+
+    The index is FLAT (exact) by inner product. A creation that a crash cut short is finished.
+    """
+    client, limit = connection.client, connection.timeout_s
+    if not client.has_collection(name, timeout=limit):
+        schema = MilvusClient.create_schema(
+            auto_id=False, enable_dynamic_field=False, description=description
+        )
+        schema.add_field("face_id", DataType.VARCHAR, is_primary=True, max_length=32)
+        schema.add_field("record_id", DataType.VARCHAR, max_length=32)
+        schema.add_field("photo_sha256", DataType.VARCHAR, max_length=64)
+        for column in INTEGER_COLUMNS:
+            schema.add_field(column, DataType.INT64)
+        schema.add_field("template", DataType.FLOAT_VECTOR, dim=dimension)
+        client.create_collection(name, schema=schema, consistency_level="Strong", timeout=limit)
+    if not client.list_indexes(name, timeout=limit):
+        index = MilvusClient.prepare_index_params()
+        index.add_index("template", index_type="FLAT", metric_type="IP")
+        client.create_index(name, index, timeout=limit)
+    client.load_collection(name, timeout=limit)
 
 
-def check_collection(client: MilvusClient, name: str, dimension: int) -> None:
-    """Raise `Corrupt` when the collection is not one of face rows with this dimension."""
-    fields: dict[str, dict[str, Any]] = {
-        field["name"]: field for field in client.describe_collection(name)["fields"]
-    }
+def check_collection(connection: Connection, name: str, dimension: int) -> dict[str, Any]:
+    """The collection's description; `Corrupt` when it is not one of face rows with this dimension."""
+    described: dict[str, Any] = connection.client.describe_collection(name, timeout=connection.timeout_s)
+    fields: dict[str, dict[str, Any]] = {field["name"]: field for field in described["fields"]}
     wanted = {"face_id", "record_id", "photo_sha256", "template", *INTEGER_COLUMNS}
     if set(fields) != wanted:
         raise Corrupt(f"collection {name} has other fields than Homeward's; name another collection")
     found = int(fields["template"].get("params", {}).get("dim", dimension))
     if found != dimension:
         raise Corrupt(f"collection {name} holds {found}-d templates, the model makes {dimension}-d ones")
+    return described
+
+
+def entities(columns: Columns) -> list[dict[str, Any]]:
+    """The rows column by column, as the client's `upsert` takes them: many times faster than row by row."""
+    text = DataType.VARCHAR
+    return [
+        {"name": "face_id", "type": text, "values": hex_ids(columns.face)},
+        {"name": "record_id", "type": text, "values": hex_ids(columns.record)},
+        {"name": "photo_sha256", "type": text, "values": hex_ids(columns.photo)},
+        *(
+            {"name": name, "type": DataType.INT64, "values": getattr(columns, name).tolist()}
+            for name in INTEGER_COLUMNS
+        ),
+        {"name": "template", "type": DataType.FLOAT_VECTOR, "values": columns.template},
+    ]
+
+
+def face_row(data: dict[str, Any]) -> FaceRow:
+    """One row of a query's answer."""
+    return FaceRow(
+        face_id=data["face_id"],
+        record_id=data["record_id"],
+        photo_sha256=data["photo_sha256"],
+        template=np.asarray(data["template"], dtype=np.float32),
+        **{name: int(data[name]) for name in INTEGER_COLUMNS},
+    )

@@ -14,11 +14,9 @@ def open_gallery(settings: GallerySettings, data_dir: Path, model_id: str, dimen
 
     Raises `StoreUnavailable` when Milvus does not answer, `Corrupt` when the collection is another.
     """
-    return MilvusGallery(
-        connect(settings, data_dir),
-        collection_name(settings.collection, model_id),
-        model_id,
-        dimension,
-        lite=not settings.uri,
-        timeout_s=settings.timeout_s,
-    )
+    connection = connect(settings, data_dir)
+    try:
+        return MilvusGallery(connection, collection_name(settings.collection, model_id), model_id, dimension)
+    except BaseException:
+        connection.close()
+        raise
