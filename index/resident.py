@@ -16,7 +16,7 @@ import numpy as np
 
 from homeward.ids import check_id
 from homeward.types import CandidateList, FaceRow, Query
-from index.columns import Columns, Int32, UInt64, from_rows, id_words
+from index.columns import Columns, Int32, UInt64, from_rows, hex_ids, id_words
 from index.reference import check_query
 from index.scan import scan
 from index.score import check_templates
@@ -56,6 +56,12 @@ class ResidentIndex:
     def rev(self) -> int:
         """The catalogue's rev up to which its changes are contained."""
         return self._snapshot.rev
+
+    def face_ids(self) -> set[str]:
+        """Ids of all live rows, for comparing with the catalogue."""
+        with self._writing:
+            words = np.frombuffer(b"".join(self._place), np.uint64).reshape(-1, 2)
+        return set(hex_ids(words))
 
     def record_rows(self, record_id: str) -> Columns:
         """Copies of the record's live rows, by face id; empty for a record without any."""
