@@ -7,6 +7,7 @@ begun is finished even when its caller leaves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -27,9 +28,9 @@ from cluster.enrolment_types import Delete, Deleted, Enrol, Enrolled, RequestNam
 from cluster.flight import KeyedLocks, SingleFlight
 from cluster.follow import Written
 from cluster.prepare import prepare
-from cluster.writer import Job, Writer
+from cluster.writer import Committed, Job, Writer
 from homeward.batching import MicroBatcher
-from homeward.errors import NotFound, RecordDeleted
+from homeward.errors import HomewardError, NotFound, RecordDeleted
 from homeward.ids import record_id
 
 Value = TypeVar("Value")
@@ -54,7 +55,7 @@ class Enrolment:
             eraser=parts.eraser,
             executor=parts.putting,
         )
-        self._batches: MicroBatcher[Job, WriteResult] = MicroBatcher(
+        self._batches: MicroBatcher[Job, Committed] = MicroBatcher(
             writer.write,
             executor=parts.blocking,
             batch_max=parts.settings.enrol.batch_max,
@@ -128,24 +129,33 @@ class Enrolment:
         await self._batches.close()
 
     async def _enrol(self, command: Enrol) -> Enrolled:
-        record, catalogue = record_id(command.key), self._parts.catalogue
-        name = command.name
-        answer = await self._blocking(catalogue.recall, name.request_id, ENROL, name.digest, name.scope)
-        if answer is None:
-            prepared = await prepare(command.uploads, record, self._parts.embedding)
-            write = RecordWrite(
-                key=command.key,
-                attributes=command.attributes,
-                photos=prepared.writes,
-                model_id=self._parts.embedding.model_id,
-                request=_request(name, ENROL, partial(command.encode, prepared.outcomes)),
-                reinstate=command.reinstate,
-                expected_version=command.version,
-            )
-            async with self._locks.hold(record):
-                result = await self._batches.submit(Job(write, prepared.contents, prepared.templates))
-            answer = result.response or command.encode(prepared.outcomes, result)
-        return Enrolled(answer, await self.get(record))
+        record, name = record_id(command.key), command.name
+        done = await self._blocking(self._recalled, name)
+        if done is not None:
+            return Enrolled(done, await self.get(record))
+        prepared = await prepare(command.uploads, record, self._parts.embedding)
+        write = RecordWrite(
+            key=command.key,
+            attributes=command.attributes,
+            photos=prepared.writes,
+            model_id=self._parts.embedding.model_id,
+            request=_request(name, ENROL, partial(command.encode, prepared.outcomes)),
+            reinstate=command.reinstate,
+            expected_version=command.version,
+        )
+        async with self._locks.hold(record):
+            done_now = await self._batches.submit(Job(write, prepared.contents, prepared.templates))
+        if done_now.record is None:
+            raise RecordDeleted("the record was enrolled, and deleted before this answer", record_id=record)
+        assert done_now.result.response is not None  # every request has an encoder
+        return Enrolled(done_now.result.response, done_now.record)
+
+    def _recalled(self, name: RequestName) -> bytes | None:
+        """The answer given before; the index has caught up with that write when this returns."""
+        answer = self._parts.catalogue.recall(name.request_id, ENROL, name.digest, name.scope)
+        if answer is not None:
+            self._parts.follower.catch_up()
+        return answer
 
     async def _update(self, command: Update) -> Updated:
         change = RecordUpdate(
@@ -161,21 +171,27 @@ class Enrolment:
         return Updated(rev, await self.get(command.record_id))
 
     def _write_update(self, change: RecordUpdate) -> WriteResult:
-        """Commit, then rewrite the rows. The intent tells a restart whose rows may be behind."""
+        """Commit, then rewrite the rows: also of a repeat, whose first attempt may have stopped between.
+
+        The intent tells a restart whose rows may be behind; it stays until they are not.
+        """
         parts = self._parts
+        parts.follower.check_loaded()
         stored = parts.catalogue.get(change.record_id)
         faces = [face.face_id for photo in stored.photos for face in photo.faces]
         items = [Item(Store.GALLERY, change.record_id, face) for face in faces]
         intents = [intent for intent in parts.catalogue.begin_intents([items]) if intent is not None]
         try:
             result = parts.catalogue.update(change)
-            if not result.replayed:
-                rows = list(parts.follower.current_rows([change.record_id]).face_rows())
-                parts.gallery.upsert(rows)
-                parts.follower.catch_up([Written(change.record_id, result.rev, rows, ())])
-            return result
-        finally:
-            parts.catalogue.abandon(intents)
+        except HomewardError:
+            with contextlib.suppress(HomewardError):  # it lapses by itself
+                parts.catalogue.abandon(intents)
+            raise
+        rows = list(parts.follower.current_rows([change.record_id]).face_rows())
+        parts.gallery.upsert(rows)
+        parts.follower.catch_up([Written(change.record_id, result.rev, rows, ())])
+        parts.catalogue.abandon(intents)
+        return result
 
     async def _delete(self, command: Delete) -> Deleted:
         deletion = Deletion(
@@ -184,6 +200,7 @@ class Enrolment:
             requester=command.requester,
             request=_request(command.name, DELETE, lambda result: str(result.rev).encode()),
         )
+        self._parts.follower.check_loaded()
         async with self._locks.hold(command.record_id):
             result = await self._blocking(self._parts.catalogue.delete, deletion)
             await self._blocking(self._parts.follower.catch_up)

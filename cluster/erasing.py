@@ -20,6 +20,7 @@ from index.gallery import MilvusGallery
 from photos.store import PhotoStore
 
 KEEP = timedelta(hours=24)
+HALF_WRITTEN_S = 60.0  # a photo's temporary file that is older belongs to a writer that died
 REWRITE_DUE = "rewrite_due"  # catalogue setting: when files with deleted content must have been rewritten
 
 _logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Eraser:
             try:
                 while done := self._catalogue.erase(store, delete, record_id=record_id):
                     gone += done
+                    if store is Store.GALLERY:
+                        self.mark_due()
             except HomewardError as error:
                 _logger.warning("sweeping %s: %s", store.value, error.message)
         return gone
@@ -90,10 +93,15 @@ class Eraser:
 
     def rewrite(self) -> list[StoreErased]:
         """Rewrite what stores keep, so that no byte of deleted children stays in their files."""
+        begun_at = self._catalogue.rev()
         self.sweep()
-        done = [self._pending(Store.PHOTOS)]
+        done: list[StoreErased] = []
         try:
-            self._photos.sweep(0.0)
+            self._photos.sweep(HALF_WRITTEN_S)
+            done.append(self._pending(Store.PHOTOS))
+        except HomewardError as error:
+            done.append(StoreErased("photos", False, error.message))
+        try:
             state = self._gallery.erase()
             left = self._pending(Store.GALLERY)
             if state.pending_until is not None:
@@ -109,6 +117,8 @@ class Eraser:
             done.append(StoreErased("catalogue", False, error.message))
         if all(one.erased for one in done):
             self._catalogue.set_meta(REWRITE_DUE, "")
+            if self._catalogue.rev() != begun_at:  # a child deleted meanwhile may be in the new files
+                self.mark_due()
         return done
 
     def _pending(self, store: Store) -> StoreErased:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalogue.store import Catalogue
-from catalogue.types import Store
+from catalogue.types import Item, Store
 from cluster.rows import with_columns
 from homeward.errors import Unavailable
 from homeward.types import Change, FaceRow
@@ -71,6 +71,7 @@ class Follower:
         with self._lock:
             self._cursor = self._catalogue.rev()
             wanted = self.catalogued_faces()
+            self._index.apply(delete_faces=self._index.face_ids() - wanted)
             doubtful = {face for _, face in self._catalogue.intended(Store.GALLERY)} & wanted
             for columns in self._gallery.iterate():
                 keep = np.array([face in wanted for face in hex_ids(columns.face)], dtype=np.bool_)
@@ -78,9 +79,7 @@ class Follower:
                     self._index.apply(upserts=columns.take(keep))
             records = {face.record_id for face in self._catalogue.faces(doubtful).values()}
             if records:
-                current = self.current_rows(records)
-                self._gallery.upsert(list(current.face_rows()))
-                self._index.apply(delete_records=records, upserts=current)
+                self._index.apply(delete_records=records, upserts=self.rewrite(records))
             missing = len(wanted) - self._index.rows
             if missing:
                 _logger.error("%d enrolled faces are not in the gallery: run homeward doctor --mend", missing)
@@ -158,6 +157,21 @@ class Follower:
             for row in self._gallery.get(faces).face_rows()
         ]
         return from_rows(rows, self._index.dimension)
+
+    def rewrite(self, record_ids: Iterable[str]) -> Columns:
+        """Write the rows of these records to the gallery as the catalogue says now; what was written."""
+        columns = self.current_rows(record_ids)
+        self.put(list(columns.face_rows()))
+        return columns
+
+    def put(self, rows: Sequence[FaceRow]) -> None:
+        """Write rows of faces that the catalogue has. One whose record is deleted meanwhile goes again."""
+        items = [Item(Store.GALLERY, row.record_id, row.face_id) for row in rows]
+        intents = [intent for intent in self._catalogue.begin_intents([items]) if intent is not None]
+        try:
+            self._gallery.upsert(rows)
+        finally:
+            self._catalogue.abandon(intents)
 
     def _columns(self, rows: Sequence[FaceRow]) -> Columns | None:
         return from_rows(rows, self._index.dimension) if rows else None

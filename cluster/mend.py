@@ -3,217 +3,165 @@
 The catalogue decides. What it does not know is an orphan of a write that never committed, and mending
 removes it; what it knows and another store lost is made anew where the photo is still there, else
 reported: nothing is dropped from the catalogue silently.
+
+Enrolments go on meanwhile. So a store is listed first, then what writers have announced, then what the
+catalogue has: whatever was stored by then is in one of the two. What seems missing is asked for again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
 
 from catalogue.types import Item, Store
+from cluster.checks import (
+    MEND,
+    Check,
+    check_catalogue,
+    check_deletions,
+    check_disk,
+    check_model,
+    check_search_log,
+    check_server,
+    failed,
+    mended,
+    ok,
+    run,
+    warning,
+)
 from cluster.compose import Parts
 from cluster.rows import face_row
-from cluster.searchlog_verify import verify
 from homeward.errors import Corrupt, HomewardError, NotFound
 from homeward.types import FaceRow
 from index.columns import INTEGER_COLUMNS, hex_ids
 
-_DISK_LOW = 2 << 30  # bytes
-_SAMPLED = 32  # photos whose checksum is read
+_SAMPLED = 32  # photos of an agency whose checksum is read
 _CHUNK = 512
-
-
-class State(StrEnum):
-    """How a check ended."""
-
-    OK = "OK"
-    MENDED = "MENDED"
-    WARNING = "WARNING"
-    FAILED = "FAILED"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding, and what to do about it."""
-
-    name: str
-    state: State
-    finding: str
-    remedy: str = ""
-
-
-Value = TypeVar("Value")
-
-_MEND = "run homeward doctor --mend"
 
 
 async def diagnose(parts: Parts, *, mend: bool) -> list[Check]:
     """Run every check. One that cannot run is a failed check, and the others go on."""
     checks: list[tuple[str, Callable[[Parts, bool], Awaitable[Check]]]] = [
-        ("disk", _disk),
-        ("model", _model),
-        ("catalogue", _catalogue),
-        ("deletions", _deletions),
+        ("disk", check_disk),
+        ("server", check_server),
+        ("model", check_model),
+        ("catalogue", check_catalogue),
+        ("deletions", check_deletions),
         ("photos", _photos),
         ("gallery", _gallery),
         ("facts", _facts),
         ("index", _index),
-        ("search log", _search_log),
+        ("search log", check_search_log),
     ]
     found = []
     for name, check in checks:
         try:
             one = await check(parts, mend)
         except HomewardError as error:
-            one = Check(name, State.FAILED, error.message, "see the message; then run doctor again")
+            one = failed(error.message, "see the message; then run doctor again")
         found.append(replace(one, name=name))
     return found
 
 
-async def _disk(parts: Parts, _: bool) -> Check:
-    usage = shutil.disk_usage(parts.settings.data_dir)
-    free = f"{usage.free / 2**30:.1f} GiB free in {parts.settings.data_dir}"
-    if usage.free < _DISK_LOW:
-        return Check("", State.WARNING, free, "make room: writes and searches stop when it is full")
-    return Check("", State.OK, free)
-
-
-async def _model(parts: Parts, _: bool) -> Check:
-    model = f"{parts.embedding.model_id} on {parts.embedding.device}"
-    if parts.calibration is None:
-        return Check(
-            "",
-            State.WARNING,
-            f"{model}; no calibration, so there is no log-likelihood ratio",
-            "homeward models calibrate --pairs DIR, with photos like yours",
-        )
-    return Check("", State.OK, f"{model}; calibrated on {parts.calibration.dataset}")
-
-
-async def _catalogue(parts: Parts, _: bool) -> Check:
-    counts = await _run(parts, parts.catalogue.counts)
-    return Check(
-        "",
-        State.OK,
-        f"{counts.records:,} records ({counts.searchable:,} searchable), {counts.photos:,} photos, "
-        f"{counts.faces:,} faces, {counts.tombstones:,} deleted, rev {counts.rev}",
-    )
-
-
-async def _deletions(parts: Parts, mend: bool) -> Check:
-    if mend:
-        await _run(parts, parts.eraser.sweep)
-    left = len(await _run(parts, parts.catalogue.pending_erasures))
-    if left:
-        return Check("", State.WARNING, f"{left} rows and photos wait to be removed", _MEND)
-    return Check("", State.OK, "nothing waits to be removed")
-
-
 async def _photos(parts: Parts, mend: bool) -> Check:
-    def compare() -> tuple[list[str], list[Item], int]:
-        missing: list[str] = []
+    def compare() -> tuple[int, int, list[Item]]:
+        missing, damaged = 0, 0
         orphans: list[Item] = []
-        wrong = 0
-        intended = parts.catalogue.intended(Store.PHOTOS)
         for agency in sorted({*parts.photos.agencies(), *parts.catalogue.agencies()}):
             stored = set(_stored(parts, agency))
+            announced = parts.catalogue.intended(Store.PHOTOS)
             wanted = set(parts.catalogue.referenced_photos(agency))
-            missing += sorted(wanted - stored)
+            for sha256 in wanted - stored:
+                gone = not parts.photos.exists(agency, sha256)
+                missing += gone and parts.catalogue.photo_referenced(agency, sha256)
             orphans += [
                 Item(Store.PHOTOS, "", sha256, agency)
                 for sha256 in sorted(stored - wanted)
-                if (agency, sha256) not in intended
+                if (agency, sha256) not in announced
             ]
+            # Hashes are as good as random, so the first ones are a fair sample.
             for sha256 in islice(sorted(wanted & stored), _SAMPLED):
                 try:
                     parts.photos.get(agency, sha256)
-                except (Corrupt, NotFound):
-                    wrong += 1
-        return missing, orphans, wrong
+                except Corrupt:
+                    damaged += 1
+                except NotFound:
+                    continue  # deleted meanwhile
+        return missing, damaged, orphans
 
-    missing, orphans, wrong = await _run(parts, compare)
-    if wrong or missing:
-        return Check(
-            "",
-            State.FAILED,
-            f"{len(missing)} photos are missing, {wrong} of those sampled are damaged",
+    missing, damaged, orphans = await run(parts, compare)
+    found = await _orphans(parts, orphans, mend, "photos")
+    if missing or damaged:
+        return failed(
+            f"{missing} photos are missing, {damaged} of those sampled are damaged; {found.finding}",
             "restore them from a backup, or enrol them again: their bytes are gone here",
-        )
-    return await _orphans(parts, orphans, mend, "photos")
-
-
-async def _gallery(parts: Parts, mend: bool) -> Check:
-    def compare() -> tuple[list[str], list[Item]]:
-        wanted = {
-            face.face_id: face.record_id
-            for face in parts.catalogue.all_faces()
-            if face.model_id == parts.embedding.model_id
-        }
-        intended = parts.catalogue.intended(Store.GALLERY)
-        seen: set[str] = set()
-        orphans = []
-        for columns in parts.gallery.iterate():
-            for face, record in zip(hex_ids(columns.face), hex_ids(columns.record), strict=True):
-                seen.add(face)
-                if face not in wanted and ("", face) not in intended:
-                    orphans.append(Item(Store.GALLERY, record, face))
-        return sorted(wanted.keys() - seen), orphans
-
-    missing, orphans = await _run(parts, compare)
-    if missing and not mend:
-        return Check("", State.FAILED, f"{len(missing)} enrolled faces have no template", _MEND)
-    lost = await _reembed(parts, missing) if missing else []
-    if lost:
-        return Check(
-            "",
-            State.FAILED,
-            f"{len(lost)} enrolled faces have no template, and their photos do not give them again",
-            f"enrol the photos of these records again: {', '.join(lost[:5])}",
-        )
-    found = await _orphans(parts, orphans, mend, "templates")
-    if missing:
-        return replace(
-            found, state=State.MENDED, finding=f"{len(missing)} templates made anew; {found.finding}"
         )
     return found
 
 
+async def _gallery(parts: Parts, mend: bool) -> Check:
+    def compare() -> tuple[list[str], list[Item]]:
+        stored: dict[str, str] = {}
+        for columns in parts.gallery.iterate():
+            stored.update(zip(hex_ids(columns.face), hex_ids(columns.record), strict=True))
+        announced = parts.catalogue.intended(Store.GALLERY)
+        wanted = parts.follower.catalogued_faces()
+        orphans = [
+            Item(Store.GALLERY, record, face)
+            for face, record in stored.items()
+            if face not in wanted and ("", face) not in announced
+        ]
+        unseen = sorted(wanted - stored.keys())
+        there = set(hex_ids(parts.gallery.get(unseen).face))
+        still = parts.catalogue.faces(face for face in unseen if face not in there)
+        return sorted(still), orphans
+
+    missing, orphans = await run(parts, compare)
+    if missing and not mend:
+        return failed(f"{len(missing)} enrolled faces have no template", MEND)
+    lost = await _reembed(parts, missing) if missing else []
+    found = await _orphans(parts, orphans, mend, "templates")
+    if lost:
+        return failed(
+            f"{len(lost)} records have faces without a template, and their photos do not give it again; "
+            f"{found.finding}",
+            f"enrol the photos of these records again: {', '.join(lost[:5])}",
+        )
+    return mended(f"{len(missing)} templates made anew; {found.finding}") if missing else found
+
+
 async def _orphans(parts: Parts, orphans: list[Item], mend: bool, what: str) -> Check:
     if not orphans:
-        return Check("", State.OK, f"all {what} are there, and no others")
+        return ok(f"all {what} are there, and no others")
     if not mend:
-        return Check("", State.WARNING, f"{len(orphans)} {what} belong to no record", _MEND)
+        return warning(f"{len(orphans)} {what} belong to no record", MEND)
 
     def remove() -> None:
         parts.catalogue.add_pending(orphans)
         parts.eraser.sweep(orphans[0].store)
 
-    await _run(parts, remove)
-    return Check("", State.MENDED, f"{len(orphans)} {what} that belonged to no record were removed")
+    await run(parts, remove)
+    return mended(f"{len(orphans)} {what} that belonged to no record were removed")
 
 
 async def _reembed(parts: Parts, missing: list[str]) -> list[str]:
     """Make lost templates anew from the stored photos; the records where that failed."""
-    lost: list[str] = []
-    faces = await _run(parts, lambda: parts.catalogue.faces(missing))
+    lost: set[str] = set()
+    faces = await run(parts, parts.catalogue.faces, missing)
     for face in faces.values():
         try:
-            record = await _run(parts, parts.catalogue.get, face.record_id)
-            content = await _run(parts, parts.photos.get, record.key.agency, face.sha256)
+            record = await run(parts, parts.catalogue.get, face.record_id)
+            content = await run(parts, parts.photos.get, record.key.agency, face.sha256)
             seen = await parts.embedding.embed(content)
             again = next(one for one in seen.faces if one.ordinal == face.ordinal)
-            columns = (await _run(parts, parts.catalogue.row_source, face.record_id))[face.sha256]
-        except (HomewardError, StopIteration):
-            lost.append(face.record_id)
+            columns = (await run(parts, parts.catalogue.row_source, face.record_id))[face.sha256]
+        except (HomewardError, StopIteration, KeyError):
+            lost.add(face.record_id)
             continue
         row = face_row(again, record=face.record_id, photo=face.sha256, model=face.model_id, columns=columns)
-        await _run(parts, parts.gallery.upsert, [row])
-    return sorted(set(lost))
+        await run(parts, parts.follower.put, [row])
+    return sorted(lost)
 
 
 async def _facts(parts: Parts, mend: bool) -> Check:
@@ -224,40 +172,36 @@ async def _facts(parts: Parts, mend: bool) -> Check:
         for columns in parts.gallery.iterate(_CHUNK):
             records = sorted(set(hex_ids(columns.record)))
             now = {row.face_id: row for row in parts.follower.current_rows(records).face_rows()}
-            wrong = [now[row.face_id] for row in columns.face_rows() if _stale(row, now.get(row.face_id))]
+            wrong = {row.record_id for row in columns.face_rows() if _stale(row, now.get(row.face_id))}
             stale += len(wrong)
             if mend and wrong:
-                parts.gallery.upsert(wrong)
+                parts.follower.rewrite(wrong)
         return stale
 
-    stale = await _run(parts, compare)
+    stale = await run(parts, compare)
     if not stale:
-        return Check("", State.OK, "the filter columns say what the records say")
+        return ok("the filter columns say what the records say")
     if mend:
-        return Check("", State.MENDED, f"{stale} templates had old filter columns")
-    return Check("", State.WARNING, f"{stale} templates have old filter columns", _MEND)
+        return mended(f"the templates of {stale} records had old filter columns")
+    return warning(f"the templates of {stale} records have old filter columns", MEND)
 
 
 async def _index(parts: Parts, mend: bool) -> Check:
     def compare() -> tuple[int, int]:
         parts.follower.catch_up()
-        return parts.index.rows, len(parts.follower.catalogued_faces())
+        wanted = parts.follower.catalogued_faces()
+        return parts.index.rows, len(wanted)
 
-    rows, wanted = await _run(parts, compare)
-    if rows == wanted and not mend:
-        return Check("", State.OK, f"{rows:,} templates searchable at rev {parts.index.rev}")
+    rows, wanted = await run(parts, compare)
+    said = f"{rows:,} templates searchable at rev {parts.index.rev}"
     if not mend:
-        return Check("", State.FAILED, f"{rows:,} templates are searchable, {wanted:,} are enrolled", _MEND)
-    reloaded = await _run(parts, parts.follower.load)
-    state = State.OK if rows == reloaded == wanted else State.MENDED
+        return ok(said) if rows == wanted else failed(f"{said}, {wanted:,} are enrolled", MEND)
+    # Also when the counts agree: rows that were made anew or corrected above must get in.
+    reloaded = await run(parts, parts.follower.load)
+    _, wanted = await run(parts, compare)
     if reloaded != wanted:
-        return Check("", State.FAILED, f"{reloaded:,} templates could be loaded of {wanted:,}", "see gallery")
-    return Check("", state, f"{reloaded:,} templates searchable at rev {parts.index.rev}")
-
-
-async def _search_log(parts: Parts, _: bool) -> Check:
-    report = await _run(parts, verify, parts.settings.data_dir / "search-log")
-    return Check("", State.OK if report.complete else State.FAILED, report.finding, report.remedy)
+        return failed(f"{reloaded:,} templates could be loaded of {wanted:,}", "see gallery above")
+    return ok(said) if rows == reloaded else mended(f"{reloaded:,} templates searchable, {rows:,} before")
 
 
 def _stale(row: FaceRow, now: FaceRow | None) -> bool:
@@ -269,7 +213,3 @@ def _stored(parts: Parts, agency: str) -> Iterator[str]:
     while page := parts.photos.list(agency, after):
         yield from page
         after = page[-1]
-
-
-async def _run(parts: Parts, call: Callable[..., Value], *arguments: object) -> Value:
-    return await asyncio.get_running_loop().run_in_executor(parts.blocking, call, *arguments)

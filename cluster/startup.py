@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cluster.compose import Parts
 from homeward.errors import HomewardError
@@ -16,10 +16,8 @@ _logger = logging.getLogger(__name__)
 
 
 async def load_index(parts: Parts) -> None:
-    """Fill the resident index, and finish what the last run left undone."""
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(parts.blocking, parts.follower.load)
-    await loop.run_in_executor(parts.blocking, _sweep, parts, not parts.settings.catalogue.uri)
+    """Fill the resident index, and finish what the last run left undone. Writes are refused until then."""
+    await asyncio.get_running_loop().run_in_executor(parts.blocking, _load, parts)
 
 
 async def follow(parts: Parts) -> None:
@@ -32,16 +30,25 @@ async def follow(parts: Parts) -> None:
             await loop.run_in_executor(parts.blocking, parts.follower.catch_up)
             if parts.clock.monotonic() - swept > SWEEP_S:
                 swept = parts.clock.monotonic()
-                await loop.run_in_executor(parts.blocking, _sweep, parts, False)
+                before = parts.clock.now() - INTENT_LIFE
+                await loop.run_in_executor(parts.blocking, _sweep, parts, before)
         except HomewardError as error:
             _logger.warning("following the change log: %s", error.message)
 
 
-def _sweep(parts: Parts, alone: bool) -> None:
-    """`alone`: nobody else writes to this catalogue, so that every intent is a dead writer's."""
+def _load(parts: Parts) -> None:
+    started = parts.clock.now()
+    alone = not parts.settings.catalogue.uri  # so what is half-written or announced is a dead writer's
+    if alone:
+        parts.photos.sweep(0.0)
+    parts.follower.load()
+    _sweep(parts, started if alone else started - INTENT_LIFE)
+
+
+def _sweep(parts: Parts, dead_before: datetime) -> None:
+    """End the intents begun before that time, remove what must go, rewrite files when that is due."""
     try:
-        now = parts.clock.now()
-        parts.catalogue.expire_intents(now + timedelta(seconds=1) if alone else now - INTENT_LIFE)
+        parts.catalogue.expire_intents(dead_before)
         parts.eraser.sweep()
         if parts.eraser.is_due():
             for store in parts.eraser.rewrite():

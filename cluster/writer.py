@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from catalogue.store import Catalogue
-from catalogue.types import Item, RecordWrite, Store, WriteResult
+from catalogue.types import Item, RecordWrite, Store, StoredRecord, WriteResult
 from cluster.erasing import Eraser
 from cluster.follow import Follower, Written
 from cluster.rows import face_row
@@ -33,6 +33,14 @@ class Job:
     write: RecordWrite
     contents: tuple[bytes, ...]  # of `write.photos`, in order
     faces: tuple[tuple[Face, ...], ...]  # with templates, of `write.photos`, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One enrolment that is in every store, and its record as it is now (None: deleted since)."""
+
+    result: WriteResult
+    record: StoredRecord | None
 
 
 class Writer:
@@ -55,48 +63,74 @@ class Writer:
         self._eraser = eraser
         self._executor = executor
 
-    def write(self, jobs: Sequence[Job]) -> list[WriteResult | Exception]:
+    def write(self, jobs: Sequence[Job]) -> list[Committed | Exception]:
         """One result per job, in order: what was committed, or why it was not.
 
         When this returns, what was committed is in all four places and what was not is announced
         for erasure. Raises `StoreUnavailable` when a store fails the whole batch: nothing of it is
         committed, unless only the index could not follow, which repeating the request mends.
         """
-        model = [job.write.model_id for job in jobs]
+        self._follower.check_loaded()
         records = [record_id(job.write.key) for job in jobs]
-        rows = self._rows(jobs, records, model)
+        rows = self._rows(jobs, records)
+        others = self._other_faces(records, rows)
         intents = self._catalogue.begin_intents(
-            [_items(job, record, own) for job, record, own in zip(jobs, records, rows, strict=True)]
+            [
+                *(_items(job, record, own) for job, record, own in zip(jobs, records, rows, strict=True)),
+                others,
+            ]
         )
+        results = self._commit(jobs, rows, intents)
+        refused = {
+            record
+            for record, result in zip(records, results, strict=True)
+            if isinstance(result, HomewardError)
+        }
+        # New attributes are new filter columns of the record's other rows too, and refused rows may have
+        # replaced rows that live: both get the columns that the catalogue says now.
+        behind = refused | {item.record_id for item in others}
+        if behind:
+            self._follower.rewrite(behind)
+        written = [
+            Written(record, result.rev, own, result.removed_faces)
+            for record, own, result in zip(records, rows, results, strict=True)
+            if not isinstance(result, HomewardError) and not result.replayed and record not in behind
+        ]
+        self._follower.catch_up(written)
+        self._catalogue.abandon([guard for guard in intents[-1:] if guard is not None])
+        if refused or any(isinstance(one, WriteResult) and one.removed_faces for one in results):
+            self._eraser.sweep(Store.GALLERY)
+        stored = self._catalogue.get_many(records)
+        return [
+            result if isinstance(result, HomewardError) else Committed(result, stored.get(record))
+            for record, result in zip(records, results, strict=True)
+        ]
+
+    def _commit(
+        self, jobs: Sequence[Job], rows: Sequence[Sequence[FaceRow]], intents: Sequence[str | None]
+    ) -> list[WriteResult | HomewardError]:
+        """Put, upsert, commit. The first intents are the jobs'; if this fails, all are ended."""
         try:
-            list(
-                self._executor.map(self._put, *zip(*_contents(jobs), strict=True)) if _contents(jobs) else ()
-            )
+            list(self._executor.map(self._put, _contents(jobs)))
             self._gallery.upsert([row for own in rows for row in own])
-            results = self._catalogue.apply(
-                [replace(job.write, intent=intent) for job, intent in zip(jobs, intents, strict=True)]
+            return self._catalogue.apply(
+                [replace(job.write, intent=intent) for job, intent in zip(jobs, intents, strict=False)]
             )
         except BaseException:
             self._abandon(intents)
             raise
-        written: list[Written] = []
-        refused: set[str] = set()
-        for record, own, result in zip(records, rows, results, strict=True):
-            if isinstance(result, HomewardError):
-                refused.add(record)
-            elif not result.replayed:
-                written.append(Written(record, result.rev, own, result.removed_faces))
-        if refused:
-            # The refused rows may have replaced rows that live: those get their own columns back.
-            self._gallery.upsert(list(self._follower.current_rows(refused).face_rows()))
-        self._follower.catch_up(written)
-        if refused or any(one.removed_faces for one in written):
-            self._eraser.sweep(Store.GALLERY)
-        return list(results)
 
-    def _rows(
-        self, jobs: Sequence[Job], records: Sequence[str], models: Sequence[str]
-    ) -> list[tuple[FaceRow, ...]]:
+    def _other_faces(self, records: Sequence[str], rows: Sequence[Sequence[FaceRow]]) -> list[Item]:
+        """Faces that the records have already and that these jobs do not write: announced too, so that
+        a restart knows whose columns may be behind."""
+        new = {row.face_id for own in rows for row in own}
+        return [
+            Item(Store.GALLERY, face.record_id, face.face_id)
+            for face in self._catalogue.faces_of(set(records))
+            if face.face_id not in new
+        ]
+
+    def _rows(self, jobs: Sequence[Job], records: Sequence[str]) -> list[tuple[FaceRow, ...]]:
         """The gallery rows of each job, with the filter columns the catalogue codes."""
         sources = [
             (job.write.key, job.write.attributes, photo.note, job.write.load)
@@ -106,19 +140,19 @@ class Writer:
         columns = iter(self._catalogue.columns(sources))
         rows = [
             tuple(
-                face_row(face, record=record, photo=photo.sha256, model=model, columns=own)
+                face_row(face, record=record, photo=photo.sha256, model=job.write.model_id, columns=own)
                 for photo, faces, own in zip(job.write.photos, job.faces, columns, strict=False)
                 for face in faces
             )
-            for job, record, model in zip(jobs, records, models, strict=True)
+            for job, record in zip(jobs, records, strict=True)
         ]
         for own in rows:
             for row in own:
                 check_templates(row.template[None], len(row.template))
         return rows
 
-    def _put(self, agency: str, content: bytes) -> None:
-        self._photos.put(agency, content)
+    def _put(self, photo: tuple[str, bytes]) -> None:
+        self._photos.put(*photo)
 
     def _abandon(self, intents: Sequence[str | None]) -> None:
         """Announce for erasure what was stored; if even that fails, the intents lapse by themselves."""

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import grpc
 
+from cluster.checks import State
 from cluster.compose import Parts
-from cluster.mend import State, diagnose
+from cluster.mend import diagnose
 from homeward.v1 import operations_pb2, operations_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in the stubs alone

@@ -29,8 +29,8 @@ class EnrolmentServiceStub(object):
     """Brings children in, changes what is known of them, and takes them out for good.
 
     Every write carries a request_id of the caller's making (a UUID, say). Repeating a write with the
-    same request_id returns the first answer and changes nothing; the same request_id with another
-    content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
+    same request_id returns the first answer, with the record as it stands now, and changes nothing; the
+    same request_id with another content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
     """
 
     def __init__(self, channel):
@@ -80,8 +80,8 @@ class EnrolmentServiceServicer(object):
     """Brings children in, changes what is known of them, and takes them out for good.
 
     Every write carries a request_id of the caller's making (a UUID, say). Repeating a write with the
-    same request_id returns the first answer and changes nothing; the same request_id with another
-    content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
+    same request_id returns the first answer, with the record as it stands now, and changes nothing; the
+    same request_id with another content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
     """
 
     def EnrolRecord(self, request, context):
@@ -183,8 +183,8 @@ class EnrolmentService(object):
     """Brings children in, changes what is known of them, and takes them out for good.
 
     Every write carries a request_id of the caller's making (a UUID, say). Repeating a write with the
-    same request_id returns the first answer and changes nothing; the same request_id with another
-    content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
+    same request_id returns the first answer, with the record as it stands now, and changes nothing; the
+    same request_id with another content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
     """
 
     @staticmethod

@@ -21,8 +21,8 @@ class EnrolmentServiceStub:
     """Brings children in, changes what is known of them, and takes them out for good.
 
     Every write carries a request_id of the caller's making (a UUID, say). Repeating a write with the
-    same request_id returns the first answer and changes nothing; the same request_id with another
-    content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
+    same request_id returns the first answer, with the record as it stands now, and changes nothing; the
+    same request_id with another content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -74,8 +74,8 @@ class EnrolmentServiceAsyncStub:
     """Brings children in, changes what is known of them, and takes them out for good.
 
     Every write carries a request_id of the caller's making (a UUID, say). Repeating a write with the
-    same request_id returns the first answer and changes nothing; the same request_id with another
-    content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
+    same request_id returns the first answer, with the record as it stands now, and changes nothing; the
+    same request_id with another content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
     """
 
     EnrolRecord: grpc.aio.UnaryUnaryMultiCallable[
@@ -126,8 +126,8 @@ class EnrolmentServiceServicer(metaclass=abc.ABCMeta):
     """Brings children in, changes what is known of them, and takes them out for good.
 
     Every write carries a request_id of the caller's making (a UUID, say). Repeating a write with the
-    same request_id returns the first answer and changes nothing; the same request_id with another
-    content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
+    same request_id returns the first answer, with the record as it stands now, and changes nothing; the
+    same request_id with another content is ALREADY_EXISTS with reason REQUEST_ID_REUSED.
     """
 
     @abc.abstractmethod

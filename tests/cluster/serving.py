@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from typing import cast
 
 from catalogue.open import open_catalogue
 from cluster.compose import Parts
@@ -14,6 +15,8 @@ from homeward.clock import SystemClock
 from homeward.config import Settings
 from homeward.types import Calibration
 from homeward.v1 import search_pb2
+from index.columns import Columns
+from index.gallery import MilvusGallery
 from index.open import open_gallery
 from index.resident import ResidentIndex
 from photos.open import open_photo_store
@@ -22,7 +25,23 @@ from tests.cluster.fakes import FakeEmbedding
 CASE = search_pb2.SearchContext(case_reference="case-1", purpose="identification", requester="officer 7")
 
 
-def opening(embedding: FakeEmbedding | None = None, calibration: Calibration | None = None) -> OpenParts:
+class EmptyGallery:
+    """No templates, and no Milvus to start: for servers into which nobody is enrolled."""
+
+    def iterate(self, batch: int = 0) -> Iterator[Columns]:
+        """Nothing."""
+        return iter(())
+
+    def delete(self, face_ids: Sequence[str]) -> None:
+        """Nothing to delete."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def opening(
+    embedding: FakeEmbedding | None = None, calibration: Calibration | None = None, *, enrols: bool = True
+) -> OpenParts:
     """What `running_server` opens its parts with: the embedded stores, and the fake model."""
 
     @asynccontextmanager
@@ -30,11 +49,16 @@ def opening(embedding: FakeEmbedding | None = None, calibration: Calibration | N
         model = embedding or FakeEmbedding()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            blocking = stack.enter_context(ThreadPoolExecutor(4))
+            blocking = stack.enter_context(ThreadPoolExecutor(16))
+            putting = stack.enter_context(ThreadPoolExecutor(8))
             scanning = stack.enter_context(ThreadPoolExecutor(1))
             catalogue = open_catalogue(settings.catalogue, settings.data_dir)
             stack.callback(catalogue.close)
-            gallery = open_gallery(settings.gallery, settings.data_dir, model.model_id, model.dimension)
+            gallery = (
+                open_gallery(settings.gallery, settings.data_dir, model.model_id, model.dimension)
+                if enrols
+                else cast("MilvusGallery", EmptyGallery())
+            )
             stack.callback(gallery.close)
             yield Parts(
                 settings=settings,
@@ -48,7 +72,7 @@ def opening(embedding: FakeEmbedding | None = None, calibration: Calibration | N
                 calibration=calibration,
                 blocking=blocking,
                 scanning=scanning,
-                putting=blocking,
+                putting=putting,
             )
 
     return open_parts
