@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.milvus import Milvus, milvus
 from tests.servers.postgres import Postgres, postgres
 from tests.servers.seaweed import Seaweed, seaweed
 
@@ -21,4 +22,11 @@ def seaweed_server() -> Iterator[Seaweed]:
 def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL server with a password."""
     with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_server() -> Iterator[Milvus]:
+    """A Milvus server."""
+    with milvus() as server:
         yield server

@@ -1,0 +1,264 @@
+"""The resident index against the reference over the same rows."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from homeward.errors import InvalidInput, TemplateInvalid
+from homeward.types import FaceRow, Query
+from index import reference
+from index.columns import from_rows
+from index.resident import ResidentIndex
+from index.synthetic import unit_rows
+from tests.index.random_rows import World, as_values, hex_id
+
+
+class Model:
+    """What the index should hold: rows by face id."""
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self.rows: dict[str, FaceRow] = {}
+        self.rev = 0
+
+    def change(self, index: ResidentIndex, world: World) -> None:
+        """Do the same random change to both."""
+        chance = world.chance
+        self.rev += 1
+        kind = chance.randrange(6)
+        record = hex_id("record", chance.randrange(world.records))
+        if kind <= 1:
+            rows = world.rows(chance.randrange(12))
+            index.upsert(rows, rev=self.rev)
+            self._put(rows)
+        elif kind == 2:
+            faces = [hex_id("face", chance.randrange(world.faces)) for _ in range(chance.randrange(15))]
+            there = sum(face in self.rows for face in set(faces))
+            assert index.delete_faces(faces, rev=self.rev) == there
+            for face in faces:
+                self.rows.pop(face, None)
+        elif kind == 3:
+            assert index.delete_record(record, rev=self.rev) == self._drop(record)
+        elif kind == 4:
+            rows = [replace(row, record_id=record) for row in world.rows(chance.randrange(4))]
+            index.replace_record(record, rows, rev=self.rev)
+            self._drop(record)
+            self._put(rows)
+        else:
+            index.advance(self.rev)
+
+    def check(self, index: ResidentIndex, queries: list[Query]) -> None:
+        """All that can be asked of the index is what the rows say."""
+        columns = from_rows(list(self.rows.values()), self.dimension)
+        wanted = [
+            replace(reference.search(query, columns, rev=self.rev), method="exact") for query in queries
+        ]
+        assert index.search_many(queries) == wanted
+        assert index.search(queries[0]) == wanted[0]
+        assert (index.rows, index.rev) == (len(self.rows), self.rev)
+        assert index.records == len({row.record_id for row in self.rows.values()})
+
+    def check_record(self, index: ResidentIndex, record: str) -> None:
+        """The rows of a record come back whole, by face id."""
+        wanted = sorted((row for row in self.rows.values() if row.record_id == record), key=_face)
+        found = list(index.record_rows(record).face_rows())
+        assert list(map(as_values, found)) == list(map(as_values, wanted))
+
+    def _put(self, rows: list[FaceRow]) -> None:
+        for row in rows:
+            self.rows[row.face_id] = row
+
+    def _drop(self, record: str) -> int:
+        faces = [face for face, row in self.rows.items() if row.record_id == record]
+        for face in faces:
+            del self.rows[face]
+        return len(faces)
+
+
+def _face(row: FaceRow) -> str:
+    return row.face_id
+
+
+def _differ(seed: int, steps: int) -> int:
+    """One random history, checked at every step; returns the number of queries compared."""
+    chance = Random(seed)
+    world = World(
+        chance,
+        dimension=chance.choice((1, 2, 8, 33)),
+        records=chance.choice((1, 3, 12, 60)),
+        faces=chance.choice((5, 40, 200)),
+        templates=chance.choice((1, 3, 12, 40)),
+    )
+    model = Model(world.dimension)
+    index = ResidentIndex(world.dimension, block_rows=chance.choice((1, 2, 5, 16, 64)))
+    compared = 0
+    start = world.rows(chance.choice((0, 5, 60, 300)))
+    index.upsert(start)
+    model._put(start)
+    for _ in range(steps):
+        queries = [world.query() for _ in range(4)]
+        model.check(index, queries)
+        model.check_record(index, hex_id("record", chance.randrange(world.records)))
+        compared += len(queries)
+        model.change(index, world)
+    return compared
+
+
+@given(st.integers(0, 2**63))
+@settings(max_examples=40, deadline=None)
+def test_every_answer_equals_the_reference_after_every_change(seed: int) -> None:
+    _differ(seed, steps=6)
+
+
+@pytest.mark.prove
+def test_exactness_over_ten_thousand_random_searches() -> None:
+    compared, seed = 0, 20_000
+    while compared < 12_000:
+        compared += _differ(seed, steps=12)
+        seed += 1
+
+
+def test_many_rows_of_real_size_equal_the_reference() -> None:
+    generator = np.random.default_rng(5)
+    mean = generator.standard_normal(128) * 0.5
+    templates = unit_rows(mean + generator.standard_normal((20_000, 128)) * 0.3)
+    templates[5_000:6_000] = templates[:1_000]  # whole runs of exact ties
+    world = World(Random(5), records=4_000, dimension=128)
+    blank = World(Random(6), records=4_000, templates=1).row(0)
+    rows = [
+        replace(
+            blank,
+            face_id=hex_id("face", number),
+            record_id=hex_id("record", world.chance.randrange(4_000)),
+            template=template,
+        )
+        for number, template in enumerate(templates)
+    ]
+    index = ResidentIndex(128, block_rows=3_000)
+    index.upsert(rows)
+    gone = [row.face_id for row in rows[1::3]]
+    index.delete_faces(gone)
+    columns = from_rows([row for number, row in enumerate(rows) if number % 3 != 1], 128)
+    queries = [Query(templates[start : start + width], k) for start, width, k in _SHAPES]
+    wanted = [replace(reference.search(query, columns), method="exact") for query in queries]
+    assert index.search_many(queries) == wanted
+
+
+_SHAPES = ((0, 1, 1), (1, 1, 10), (999, 1, 100), (5_500, 3, 10), (7_000, 1, 5_000), (8_000, 300, 5))
+
+
+def test_one_record_with_every_best_row_does_not_hide_the_others() -> None:
+    template = World(Random(1)).pool()
+    first = World(Random(1)).row(0)
+    rows = [
+        replace(first, face_id=hex_id("f", n), record_id=hex_id("r", 0), template=template[0])
+        for n in range(500)
+    ]
+    rows += [
+        replace(first, face_id=hex_id("g", n), record_id=hex_id("r", n + 1), template=template[5])
+        for n in range(5)
+    ]
+    index = ResidentIndex(8, block_rows=64)
+    index.upsert(rows)
+    query = Query(template[:1], k=4)
+    wanted = reference.search(query, from_rows(rows, 8))
+    assert index.search(query).candidates == wanted.candidates
+    assert len(wanted.candidates) == 4
+
+
+def test_readers_see_each_change_whole_or_not_at_all() -> None:
+    """A writer moves a record from one set of rows to another; no reader may see a mixture."""
+    pool = World(Random(2), templates=12).pool()
+    blank = World(Random(2)).row(0)
+    record, other = hex_id("record", 1), hex_id("record", 2)
+
+    def state(number: int) -> list[FaceRow]:
+        return [
+            replace(
+                blank,
+                face_id=hex_id("face", number % 2 * 100 + one),
+                record_id=record,
+                ordinal=number,
+                template=pool[one],
+            )
+            for one in range(9)
+        ]
+
+    index = ResidentIndex(8, block_rows=16)
+    index.upsert([replace(blank, face_id=hex_id("other", 1), record_id=other)])
+    index.replace_record(record, state(0), rev=0)
+    done = threading.Event()
+    wrong: list[object] = []
+    seen: set[int] = set()
+
+    def read() -> None:
+        last = -1
+        while not done.is_set():
+            found = index.search(Query(pool[:2], k=2, evidence=100))
+            one = next(each for each in found.candidates if each.record_id == record)
+            states = {each.ordinal for each in one.evidence}
+            if (
+                states != {found.rev}
+                or len(one.evidence) != 9
+                or found.rows_searched != 10
+                or found.rev < last
+            ):
+                wrong.append((found.rev, states, len(one.evidence)))
+            last = found.rev
+            seen.add(last)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(1, 600):
+        index.replace_record(record, state(number), rev=number)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert len(seen) > 3
+
+
+def test_a_refused_upsert_changes_nothing() -> None:
+    world = World(Random(3))
+    rows = world.distinct_rows(10)
+    index = ResidentIndex(8, rev=7)
+    index.upsert(rows)
+    bad = replace(rows[3], template=rows[3].template * np.float32(1.1))
+    with pytest.raises(TemplateInvalid):
+        index.upsert([world.row(20), bad], rev=9)
+    with pytest.raises(InvalidInput):
+        index.upsert([replace(rows[0], sex=2**40)], rev=9)
+    assert (index.rows, index.rev) == (10, 7)
+
+
+def test_a_rev_never_runs_backwards() -> None:
+    index = ResidentIndex(8, rev=7)
+    index.advance(5)
+    assert index.rev == 7
+    index.advance(9)
+    assert index.search(World(Random(4)).query()).rev == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"k": 0}, "k"),
+        ({"evidence": -1}, "evidence"),
+        ({"min_score": float("nan")}, "min_score"),
+        ({"templates": np.empty((0, 8), np.float32)}, "templates"),
+        ({"without_records": frozenset({"x"})}, "without_records"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused(change: dict[str, object], field: str) -> None:
+    query = replace(Query(World(Random(5)).pool()[:1], k=1), **change)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput) as refused:
+        ResidentIndex(8).search(query)
+    assert refused.value.details["field"] == field
