@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 from cluster.follow import Written
 from cluster.rows import face_row
 from homeward.errors import InvalidInput
-from homeward.ids import face_id, photo_sha256, record_id
-from homeward.types import Attributes, Box, Face, FaceRow, Float32, PhotoNote, Quality, RecordKey
+from homeward.ids import photo_sha256, record_id
+from homeward.types import Attributes, Box, Face, FaceChoice, FaceRow, Float32, PhotoNote, Quality, RecordKey
 from index.synthetic import draw_templates
 
 STATISTICS = Path(__file__).with_name("template_statistics.npz")
 AGENCY, GALLERY = "demo", "distractors"
 MEDIA_TYPE = "application/x-synthetic-template"  # there is no photo behind it
+FACES = 5  # templates of one record: a crowd of 100,000 is 20,000 records
 _BATCH = 5_000
+_NOWHERE = np.zeros((5, 2), np.float32)
+_COMPOSITE = PhotoNote(choice=FaceChoice.COMPOSITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Distractor:
     """One record of nobody: what the catalogue and the gallery are to hold."""
 
     write: RecordWrite
-    row: FaceRow
+    rows: tuple[FaceRow, ...]
 
 
 def statistics(model_id: str) -> tuple[Float32, Float32]:
@@ -51,23 +54,31 @@ def statistics(model_id: str) -> tuple[Float32, Float32]:
 
 
 def distractors(templates: Float32, start: int, model_id: str, columns: RowColumns) -> list[Distractor]:
-    """Records numbered from `start` for (n, d) templates."""
+    """Records of `FACES` templates each, numbered from `start`, for (n, d) templates."""
     made = []
-    for number, template in enumerate(templates, start):
-        key = RecordKey(AGENCY, GALLERY, f"synthetic template {number:,}")
+    for number, first in enumerate(range(0, len(templates), FACES), start):
+        key = RecordKey(AGENCY, GALLERY, f"synthetic record {number:,}")
         record, photo = record_id(key), photo_sha256(b"distractor %d" % number)
-        face = Face(0, Box(0, 0, 0, 0), np.zeros((5, 2), np.float32), 0.0, Quality(0.0), template)
-        row = face_row(face, record=record, photo=photo, model=model_id, columns=columns)
-        seen = FaceWrite(
-            face_id=face_id(record, photo, model_id, 0),
-            ordinal=0,
-            box=face.box,
-            landmarks=face.landmarks,
-            detector_score=0.0,
-            quality=face.quality,
+        faces = [
+            Face(ordinal, Box(0, 0, 0, 0), _NOWHERE, 0.0, Quality(0.0), template)
+            for ordinal, template in enumerate(templates[first : first + FACES])
+        ]
+        rows = tuple(
+            face_row(face, record=record, photo=photo, model=model_id, columns=columns) for face in faces
         )
-        picture = PhotoWrite(photo, MEDIA_TYPE, 0, 0, 0, faces_seen=1, faces=(seen,))
-        made.append(Distractor(RecordWrite(key, Attributes(), (picture,), model_id), row))
+        seen = tuple(
+            FaceWrite(
+                face_id=row.face_id,
+                ordinal=face.ordinal,
+                box=face.box,
+                landmarks=face.landmarks,
+                detector_score=0.0,
+                quality=face.quality,
+            )
+            for face, row in zip(faces, rows, strict=True)
+        )
+        picture = PhotoWrite(photo, MEDIA_TYPE, 0, 0, 0, note=_COMPOSITE, faces_seen=len(seen), faces=seen)
+        made.append(Distractor(RecordWrite(key, Attributes(), (picture,), model_id), rows))
     return made
 
 
@@ -85,9 +96,8 @@ async def load_distractors(parts: Parts, count: int, console: Console | None = N
     columns = parts.catalogue.columns([(key, Attributes(), PhotoNote(), "")])[0]
 
     def load(start: int) -> None:
-        batch = distractors(templates[start : start + _BATCH], start, model_id, columns)
-        rows = [one.row for one in batch]
-        parts.gallery.upsert(rows)
+        batch = distractors(templates[start : start + _BATCH], start // FACES, model_id, columns)
+        parts.gallery.upsert([row for one in batch for row in one.rows])
         results: list[WriteResult] = []
         for result in parts.catalogue.apply([one.write for one in batch]):
             if isinstance(result, Exception):
@@ -95,7 +105,7 @@ async def load_distractors(parts: Parts, count: int, console: Console | None = N
             results.append(result)
         parts.follower.catch_up(
             [
-                Written(one.row.record_id, result.rev, [one.row], ())
+                Written(result.record_id, result.rev, one.rows, ())
                 for one, result in zip(batch, results, strict=True)
             ]
         )
