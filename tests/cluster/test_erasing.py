@@ -1,0 +1,116 @@
+"""A deleted child leaves no byte: not in a store's files, not in a log that was not yet folded in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from homeward.errors import StoreUnavailable
+from homeward.v1 import operations_pb2, records_pb2
+from tests.cluster.children import check_agreement, enrolling, key, serving
+from tests.cluster.fakes import fake_photo, fake_template
+from tests.cluster.leftovers import contents, files_with_photo, files_with_template
+
+ERASE = operations_pb2.EraseRequest()
+
+
+def words(name: str) -> records_pb2.Attributes:
+    return records_pb2.Attributes(case_reference=f"case-of-{name}", provenance=f"family-of-{name}")
+
+
+def files_with_words(folder: Path, name: str) -> set[Path]:
+    wanted = [f"{what}-of-{name}".encode() for what in ("case", "family", "reference")]
+    return {path for path, data in contents(folder) if any(word in data for word in wanted)}
+
+
+async def test_after_erase_no_byte_of_a_deleted_child_is_in_any_file(tmp_path: Path) -> None:
+    photos = {name: fake_photo(f"photo-{name}", faces=2) for name in ("kept", "gone", "early")}
+    async with serving(tmp_path) as (server, client):
+        records = {}
+        for name, photo in photos.items():
+            request = enrolling(name, [photo], key=key(f"reference-of-{name}"), attributes=words(name))
+            request.photos[0].choice = records_pb2.FACE_CHOICE_COMPOSITE
+            records[name] = (await client.enrol(request)).record.record_id
+        await asyncio.gather(*(client.enrol(enrolling(f"n{n}", [fake_photo(f"n{n}")])) for n in range(40)))
+        server.parts.gallery.flush()
+        await client.delete(records["early"])
+        again = enrolling("gone", [photos["gone"]], key=key("reference-of-gone"), attributes=words("gone"))
+        again.photos[0].choice = records_pb2.FACE_CHOICE_COMPOSITE
+        await client.enrol(again)  # its newest rows are in a log, older ones in a sealed file
+        answer = await client.delete(records["gone"])
+        states = {one.store: one.WhichOneof("state") for one in answer.erasures}
+        assert states["photos"] == states["index"] == "erased"
+        assert files_with_photo(tmp_path, photos["gone"]) == set()
+        erased = await client.operations.Erase(ERASE)
+        assert {one.store: one.erased for one in erased.stores} == {
+            "photos": True,
+            "gallery": True,
+            "catalogue": True,
+        }
+        for name, photo in photos.items():
+            found = {
+                "photo": files_with_photo(tmp_path, photo),
+                "first": files_with_template(tmp_path, fake_template(photo, 0)),
+                "second": files_with_template(tmp_path, fake_template(photo, 1)),
+                "words": files_with_words(tmp_path, name),
+            }
+            if name == "kept":
+                assert all(found.values()), "the search for leftovers would not see any"
+            else:
+                assert not any(found.values()), f"{name}: {found}"
+        assert check_agreement(server.parts) == 42
+    async with serving(tmp_path) as (server, _):
+        assert check_agreement(server.parts) == 42
+
+
+async def test_a_deletion_owes_a_rewrite_until_it_is_done(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        await client.operations.Erase(ERASE)
+        first = await client.delete(record)
+        pending = {one.store: one.erasure_pending_until for one in first.erasures}
+        due = server.parts.eraser.mark_due()
+        assert pending["gallery"].ToDatetime(due.tzinfo) == due
+        assert not server.parts.eraser.is_due()
+        await client.operations.Erase(ERASE)
+        assert server.parts.eraser.mark_due() > due
+
+
+async def test_a_child_deleted_during_a_rewrite_owes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        vacuum, loop = server.parts.catalogue.vacuum, asyncio.get_running_loop()
+
+        def delete_first() -> None:
+            asyncio.run_coroutine_threadsafe(client.delete(record), loop).result(30)
+            vacuum()
+
+        monkeypatch.setattr(server.parts.catalogue, "vacuum", delete_first)
+        await client.operations.Erase(ERASE)
+        assert server.parts.catalogue.get_meta("rewrite_due")
+
+
+async def test_what_a_store_refuses_to_remove_is_pending_and_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = fake_photo("ann")
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [photo]))).record.record_id
+
+        def refuse(*_: object) -> None:
+            raise StoreUnavailable("the photo store is away", store="photos")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(type(server.parts.photos), "delete", refuse)
+            answer = await client.delete(record)
+        states = {one.store: one.WhichOneof("state") for one in answer.erasures}
+        assert states["photos"] == "erasure_pending_until"
+        assert record not in await client.found(photo)
+        assert files_with_photo(tmp_path, photo)
+    async with serving(tmp_path) as (server, _):
+        assert files_with_photo(tmp_path, photo) == set()
+        assert check_agreement(server.parts) == 0
