@@ -1,0 +1,38 @@
+"""What each worker of a cluster gets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homeward.errors import InvalidInput
+from workers.cluster_size import Node, share
+
+NODES = st.lists(
+    st.builds(Node, st.integers(1, 64).map(float), st.integers(0, 8).map(float)), min_size=1, max_size=8
+)
+
+
+@given(nodes=NODES, count=st.integers(0, 32))
+def test_a_cluster_is_never_promised_twice(nodes: list[Node], count: int) -> None:
+    if max(count, 1) > sum(node.cpus for node in nodes):
+        with pytest.raises(InvalidInput):
+            share(nodes, count)
+        return
+    try:
+        each = share(nodes, count)
+    except InvalidInput:  # fewer cores on the machines with GPUs
+        return
+    assert each.count == (count or each.count)
+    assert each.count * each.reserved_cpus <= sum(node.cpus for node in nodes)
+    assert each.count * each.gpus <= sum(node.gpus for node in nodes)
+    assert 1 <= each.reserved_cpus <= each.cores <= max(node.cpus for node in nodes)
+
+
+def test_there_is_one_worker_per_gpu_else_per_machine() -> None:
+    assert share([Node(16, 2), Node(16, 2), Node(64, 0)]).count == 4
+    assert share([Node(16, 2), Node(16, 2), Node(64, 0)]).cores == 8
+    assert share([Node(2, 0), Node(4, 0)]).count == 2
+    assert share([Node(16, 1)], 4).gpus == 0.25
+    assert share([Node(2, 0)]).reserved_cpus == 1
