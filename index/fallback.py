@@ -34,6 +34,10 @@ class Rows(Protocol):
         """Per probe template, the best rows: face id to record id and product."""
         ...
 
+    def matching(self, where: str) -> int:
+        """How many rows the expression lets through."""
+        ...
+
     def of_records(self, record_ids: Sequence[str]) -> Columns:
         """All rows of these records."""
         ...
@@ -77,6 +81,11 @@ def search_milvus(rows: Rows, query: Query, *, rev: int) -> CandidateList:
         columns = rows.of_records(sorted({record for hits in found for record, _ in hits.values()}))
         if not _believable(found, columns, query):
             _logger.error("Milvus gave products that are not those of the rows it named; reading all rows")
+            break
+        # Fewer than asked for means all that there are: then none may have been lost.
+        fewest = min(len(hits) for hits in found)
+        if fewest < limit and fewest < min(limit, rows.matching(where)):
+            _logger.error("Milvus found fewer rows than it counts; reading all rows")
             break
         cut = [min(product for _, product in hits.values()) for hits in found if len(hits) >= limit]
         part = partial(query, columns)

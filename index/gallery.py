@@ -135,6 +135,10 @@ class MilvusGallery:
         with translated("counting templates"):
             return self._count(self._collection)
 
+    def matching(self, where: str) -> int:
+        """How many rows an expression of integers (`index.fallback.expression`) lets through."""
+        return self._count(self._collection, where)
+
     def search(self, query: Query, *, rev: int = 0) -> CandidateList:
         """The exact list, found by Milvus and scored by the one function; method "milvus".
 
@@ -155,13 +159,16 @@ class MilvusGallery:
                 anns_field="template",
                 filter=where,
                 limit=limit,
-                output_fields=["record_id"],
+                output_fields=["face_id", "record_id"],  # a 2.3 server does not name the primary key
                 search_params={"metric_type": "IP"},
                 consistency_level="Strong",
                 timeout=self._timeout_s,
             )
         return [
-            {str(hit["face_id"]): (str(hit["entity"]["record_id"]), float(hit["distance"])) for hit in hits}
+            {
+                str(hit["entity"]["face_id"]): (str(hit["entity"]["record_id"]), float(hit["distance"]))
+                for hit in hits
+            }
             for hits in answers
         ]
 
@@ -244,11 +251,11 @@ class MilvusGallery:
         if self._connection.lite is not None:
             self._connection.lite.sync_files(collection)
 
-    def _count(self, collection: str) -> int:
+    def _count(self, collection: str, where: str = "") -> int:
         with self._connection.guard():
             answer = self._connection.client.query(
                 collection,
-                filter="",
+                filter=where,
                 output_fields=["count(*)"],
                 consistency_level="Strong",
                 timeout=self._timeout_s,
