@@ -126,9 +126,13 @@ async def serve(
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    async with running_server(settings, open_parts) as running:
-        on_ready(running)
-        await stop.wait()
+    try:
+        async with running_server(settings, open_parts) as running:
+            on_ready(running)
+            await stop.wait()
+    finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(name)
 
 
 def _add_services(

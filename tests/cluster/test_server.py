@@ -40,7 +40,7 @@ async def serving(
     folder: Path, embedding: FakeEmbedding | None = None, **server: Any
 ) -> AsyncIterator[RunningServer]:
     settings = Settings(data_dir=folder, server=ServerSettings(**{"address": "127.0.0.1:0", **server}))
-    async with running_server(settings, opening(embedding)) as running:
+    async with running_server(settings, opening(embedding, enrols=False)) as running:
         yield running
 
 
@@ -157,7 +157,7 @@ async def test_searches_wait_for_the_index(tmp_path: Path, monkeypatch: pytest.M
     settings = Settings(data_dir=tmp_path, server=ServerSettings(address=f"unix:{tmp_path}/socket"))
 
     async def run() -> None:
-        async with running_server(settings, opening()) as server:
+        async with running_server(settings, opening(enrols=False)) as server:
             started.set_result(server)
             await done.wait()
 
