@@ -67,7 +67,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`<reference>/<photo>`: a portrait, and somebody whose photo shows no face."""
     folder = tmp_path_factory.mktemp("people")
-    portrait = Image.fromarray(skimage.data.astronaut())
+    portrait = Image.fromarray(skimage.data.astronaut())  # type: ignore[no-untyped-call]
     for name, image in (("collins", portrait), ("nobody", Image.new("RGB", (320, 240), "grey"))):
         (folder / name).mkdir()
         image.save(folder / name / "photo.png")
