@@ -22,7 +22,7 @@ from homeward.types import CandidateList, FaceRow, Query
 from index.columns import Columns, concatenate, from_rows, hex_ids
 from index.fallback import search_milvus
 from index.lite import LiteFolder
-from index.milvus import Connection, check_collection, create_collection, entities, face_row, translated
+from index.milvus import Connection, check_collection, create_collection, entities, read_columns, translated
 from index.score import check_templates
 
 _WRITE_ROWS = 4_096  # of one call: far below the 64 MB that a message may have
@@ -106,11 +106,12 @@ class MilvusGallery:
     def get(self, face_ids: Sequence[str]) -> Columns:
         """The rows of these faces, those that there are, in no particular order."""
         ids = [check_id(one, "face_id") for one in face_ids]
-        found: list[FaceRow] = []
         with translated("reading templates"):
-            for start in range(0, len(ids), _NAMED_IDS):
-                found += self._read(f"face_id in [{_quoted(ids[start : start + _NAMED_IDS])}]")
-        return from_rows(found, self._dimension)
+            parts = [
+                self._read(f"face_id in [{_quoted(ids[start : start + _NAMED_IDS])}]")
+                for start in range(0, len(ids), _NAMED_IDS)
+            ]
+        return concatenate(parts, self._dimension)
 
     def of_records(self, record_ids: Sequence[str]) -> Columns:
         """All rows of these records."""
@@ -132,12 +133,13 @@ class MilvusGallery:
 
     def count(self) -> int:
         """How many rows there are."""
-        with translated("counting templates"):
+        with translated("counting templates"), self._connection.guard():
             return self._count(self._collection)
 
     def matching(self, where: str) -> int:
         """How many rows an expression of integers (`index.fallback.expression`) lets through."""
-        return self._count(self._collection, where)
+        with self._connection.guard():
+            return self._count(self._collection, where)
 
     def search(self, query: Query, *, rev: int = 0) -> CandidateList:
         """The exact list, found by Milvus and scored by the one function; method "milvus".
@@ -262,18 +264,9 @@ class MilvusGallery:
             )
         return int(answer[0]["count(*)"])
 
-    def _read(self, where: str, limit: int | None = None) -> list[FaceRow]:
-        with self._connection.guard():
-            rows = self._connection.client.query(
-                self._collection,
-                filter=where,
-                output_fields=["*"],
-                consistency_level="Strong",
-                timeout=self._timeout_s,
-                **({} if limit is None else {"limit": limit}),
-            )
-        # The client's list fills its vectors in by position, lazily: it must be read in its own order.
-        return [face_row(row) for row in rows]
+    def _read(self, where: str, limit: int | None = None) -> Columns:
+        with self._connection.guard():  # a rewrite changes the collection in use
+            return read_columns(self._connection, self._collection, where, self._dimension, limit)
 
     def _pages(self, where: str, ranges: list[tuple[int, int]], limit: int) -> Iterator[Columns]:
         """Rows by ranges [low, high) of face id, halved until each range's rows fit in one answer.
@@ -292,8 +285,7 @@ class MilvusGallery:
                 middle = (low + high) // 2
                 waiting += [(middle, high), (low, middle)]
             elif rows:
-                rows.sort(key=lambda row: row.face_id)
-                yield from_rows(rows, self._dimension)
+                yield rows.take(np.lexsort((rows.face[:, 1], rows.face[:, 0])))
 
 
 def collection_name(prefix: str, model_id: str) -> str:

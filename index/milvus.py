@@ -16,15 +16,19 @@ from typing import Any
 import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient
+from pymilvus.client.prepare import Prepare
+from pymilvus.client.types import Status
+from pymilvus.client.utils import check_status
 from pymilvus.exceptions import MilvusException
+from pymilvus.grpc_gen.common_pb2 import ConsistencyLevel
 
 from homeward.config import GallerySettings
 from homeward.errors import Corrupt, StoreUnavailable
-from homeward.types import FaceRow
-from index.columns import INTEGER_COLUMNS, Columns, hex_ids
+from index.columns import COLUMN_NAMES, INTEGER_COLUMNS, Columns, empty, hex_ids, id_words
 from index.lite import LiteFolder, open_folder
 
 LITE_FOLDER = "gallery.db"
+FIELDS = ("face_id", "record_id", "photo_sha256", "template", *INTEGER_COLUMNS)
 
 # pymilvus logs a traceback for every failed call; our errors say it once.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -107,8 +111,7 @@ def check_collection(connection: Connection, name: str, dimension: int) -> dict[
     """The collection's description; `Corrupt` when it is not one of face rows with this dimension."""
     described: dict[str, Any] = connection.client.describe_collection(name, timeout=connection.timeout_s)
     fields: dict[str, dict[str, Any]] = {field["name"]: field for field in described["fields"]}
-    wanted = {"face_id", "record_id", "photo_sha256", "template", *INTEGER_COLUMNS}
-    if set(fields) != wanted:
+    if set(fields) != set(FIELDS):
         raise Corrupt(f"collection {name} has other fields than Homeward's; name another collection")
     found = int(fields["template"].get("params", {}).get("dim", dimension))
     if found != dimension:
@@ -131,12 +134,43 @@ def entities(columns: Columns) -> list[dict[str, Any]]:
     ]
 
 
-def face_row(data: dict[str, Any]) -> FaceRow:
-    """One row of a query's answer."""
-    return FaceRow(
-        face_id=data["face_id"],
-        record_id=data["record_id"],
-        photo_sha256=data["photo_sha256"],
-        template=np.asarray(data["template"], dtype=np.float32),
-        **{name: int(data[name]) for name in INTEGER_COLUMNS},
+def read_columns(
+    connection: Connection, collection: str, where: str, dimension: int, limit: int | None = None
+) -> Columns:
+    """The rows that `where` lets through, as they are now (strong consistency).
+
+    The answer's columns are taken as they come: the client's own way, a dictionary per row, takes many
+    times as long. Raises `Corrupt` when the answer is not one of whole rows.
+    """
+    request = Prepare.query_request(
+        collection,
+        where,
+        list(FIELDS),
+        None,
+        use_default_consistency=False,
+        consistency_level=ConsistencyLevel.Strong,
+        guarantee_timestamp=0,  # the server puts the newest in its place
+        **({} if limit is None else {"limit": limit}),
     )
+    handler = connection.client._get_connection()
+    with connection.guard():
+        answer = handler._stub.Query(request, timeout=connection.timeout_s)
+    if Status.EMPTY_COLLECTION in {answer.status.code, answer.status.error_code}:
+        return empty(dimension)
+    check_status(answer.status)
+    found = {field.field_name: field for field in answer.fields_data}
+    try:
+        faces = list(found["face_id"].scalars.string_data.data)
+        vectors = np.array(found["template"].vectors.float_vector.data, dtype=np.float32)
+        columns = Columns(
+            face=id_words(faces),
+            record=id_words(list(found["record_id"].scalars.string_data.data)),
+            photo=id_words(list(found["photo_sha256"].scalars.string_data.data), 4),
+            template=vectors.reshape(len(faces), dimension),
+            **{name: np.array(found[name].scalars.long_data.data, np.int32) for name in INTEGER_COLUMNS},
+        )
+    except (KeyError, ValueError, OverflowError) as error:
+        raise Corrupt(f"Milvus answered rows of {collection} that are not whole: {error}") from error
+    if any(len(getattr(columns, name)) != len(faces) for name in COLUMN_NAMES):
+        raise Corrupt(f"Milvus answered columns of {collection} of different lengths")
+    return columns
