@@ -119,10 +119,7 @@ async def test_people_are_found_by_another_photo_of_theirs(served: Served) -> No
     assert SHARED is not None
     people = sorted((SHARED / "photos" / "london").iterdir())[:6]
     answers = await asyncio.gather(
-        *(
-            client.enrol(enrolling(one.name, [(one / f"{one.name}_03.jpg").read_bytes()]))
-            for one in people
-        )
+        *(client.enrol(enrolling(one.name, [(one / f"{one.name}_03.jpg").read_bytes()])) for one in people)
     )
     assert all(answer.record.searchable for answer in answers)
     for one, answer in zip(people, answers, strict=True):
