@@ -16,6 +16,7 @@ from homeward.types import FaceRow, Filter, ProbeFacts, Query
 from index import reference
 from index.columns import Columns, concatenate, from_rows, hex_ids
 from index.gallery import MilvusGallery
+from tests.index.random_rows import as_values
 from tests.index.rows import hex_id, random_rows, templates, with_template
 
 DIMENSION = 16
@@ -23,14 +24,7 @@ DIMENSION = 16
 
 def same(columns: Columns, rows: list[FaceRow]) -> bool:
     """Whether the columns hold exactly these rows, in any order, bit for bit."""
-
-    def key(row: FaceRow) -> tuple[object, ...]:
-        return (
-            *tuple(getattr(row, name) for name in row.__dataclass_fields__ if name != "template"),
-            row.template.tobytes(),
-        )
-
-    return sorted(map(key, columns.face_rows())) == sorted(map(key, rows))
+    return sorted(map(as_values, columns.face_rows())) == sorted(map(as_values, rows))
 
 
 class GalleryContract:
