@@ -18,7 +18,7 @@ from catalogue.types import Item, RecordWrite, Store, StoredRecord, WriteResult
 from cluster.erasing import Eraser
 from cluster.follow import Follower, Written
 from cluster.rows import face_row
-from homeward.errors import HomewardError
+from homeward.errors import HomewardError, InvalidInput
 from homeward.ids import record_id
 from homeward.types import Face, FaceRow
 from index.gallery import MilvusGallery
@@ -71,8 +71,23 @@ class Writer:
         committed, unless only the index could not follow, which repeating the request mends.
         """
         self._follower.check_loaded()
+        results: list[Committed | Exception | None] = [None] * len(jobs)
+        rows: dict[int, tuple[FaceRow, ...]] = {}
+        for position, job in enumerate(jobs):
+            try:
+                rows[position] = self._rows(job)
+            except InvalidInput as error:  # a value that cannot be coded costs its own job
+                results[position] = error
+        if rows:
+            written = self._write([jobs[position] for position in rows], list(rows.values()))
+            for position, result in zip(rows, written, strict=True):
+                results[position] = result
+        return [result for result in results if result is not None]
+
+    def _write(
+        self, jobs: Sequence[Job], rows: Sequence[tuple[FaceRow, ...]]
+    ) -> list[Committed | HomewardError]:
         records = [record_id(job.write.key) for job in jobs]
-        rows = self._rows(jobs, records)
         others = self._other_faces(records, rows)
         intents = self._catalogue.begin_intents(
             [
@@ -81,29 +96,31 @@ class Writer:
             ]
         )
         results = self._commit(jobs, rows, intents)
-        refused = {
-            record
-            for record, result in zip(records, results, strict=True)
-            if isinstance(result, HomewardError)
+        done = list(zip(records, rows, results, strict=True))
+        refused = any(isinstance(result, HomewardError) for result in results)
+        # New attributes are new filter columns of the record's other rows too, and rows that were refused
+        # or had been written before may have replaced newer ones: all get what the catalogue says now.
+        behind = {item.record_id for item in others} | {
+            record for record, _, result in done if isinstance(result, HomewardError) or result.replayed
         }
-        # New attributes are new filter columns of the record's other rows too, and refused rows may have
-        # replaced rows that live: both get the columns that the catalogue says now.
-        behind = refused | {item.record_id for item in others}
         if behind:
             self._follower.rewrite(behind)
-        written = [
-            Written(record, result.rev, own, result.removed_faces)
-            for record, own, result in zip(records, rows, results, strict=True)
-            if not isinstance(result, HomewardError) and not result.replayed and record not in behind
-        ]
-        self._follower.catch_up(written)
+        self._follower.catch_up(
+            [
+                Written(record, result.rev, own, result.removed_faces)
+                for record, own, result in done
+                if not isinstance(result, HomewardError) and record not in behind
+            ]
+        )
         self._catalogue.abandon([guard for guard in intents[-1:] if guard is not None])
-        if refused or any(isinstance(one, WriteResult) and one.removed_faces for one in results):
+        if refused:
+            self._eraser.sweep()
+        elif any(isinstance(one, WriteResult) and one.removed_faces for one in results):
             self._eraser.sweep(Store.GALLERY)
         stored = self._catalogue.get_many(records)
         return [
             result if isinstance(result, HomewardError) else Committed(result, stored.get(record))
-            for record, result in zip(records, results, strict=True)
+            for record, _, result in done
         ]
 
     def _commit(
@@ -130,25 +147,19 @@ class Writer:
             if face.face_id not in new
         ]
 
-    def _rows(self, jobs: Sequence[Job], records: Sequence[str]) -> list[tuple[FaceRow, ...]]:
-        """The gallery rows of each job, with the filter columns the catalogue codes."""
-        sources = [
-            (job.write.key, job.write.attributes, photo.note, job.write.load)
-            for job in jobs
-            for photo in job.write.photos
-        ]
-        columns = iter(self._catalogue.columns(sources))
-        rows = [
-            tuple(
-                face_row(face, record=record, photo=photo.sha256, model=job.write.model_id, columns=own)
-                for photo, faces, own in zip(job.write.photos, job.faces, columns, strict=False)
-                for face in faces
-            )
-            for job, record in zip(jobs, records, strict=True)
-        ]
-        for own in rows:
-            for row in own:
-                check_templates(row.template[None], len(row.template))
+    def _rows(self, job: Job) -> tuple[FaceRow, ...]:
+        """The job's gallery rows, with the filter columns the catalogue codes."""
+        write, record = job.write, record_id(job.write.key)
+        columns = self._catalogue.columns(
+            [(write.key, write.attributes, photo.note, write.load) for photo in write.photos]
+        )
+        rows = tuple(
+            face_row(face, record=record, photo=photo.sha256, model=write.model_id, columns=own)
+            for photo, faces, own in zip(write.photos, job.faces, columns, strict=True)
+            for face in faces
+        )
+        for row in rows:
+            check_templates(row.template[None], len(row.template))
         return rows
 
     def _put(self, photo: tuple[str, bytes]) -> None:

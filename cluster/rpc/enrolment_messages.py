@@ -25,7 +25,7 @@ from cluster.rpc.convert import (
     write_face,
     write_time,
 )
-from cluster.rpc.fields import LONG_CHARS, invalid, request_id, text
+from cluster.rpc.fields import invalid, request_id, text
 from cluster.rpc.record_messages import write_record
 from homeward.ids import check_id, face_id
 from homeward.types import Attributes
@@ -100,7 +100,7 @@ def read_delete(message: enrolment_pb2.DeleteRecordRequest, *, scope: str) -> De
         name=read_name(message, message.request_id, scope),
         record_id=check_id(message.record_id, "record_id"),
         requester=text(message.requester, "requester", required=True),
-        reason=text(message.reason, "reason", limit=LONG_CHARS, required=True),
+        reason=text(message.reason, "reason", required=True),
     )
 
 

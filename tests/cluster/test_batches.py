@@ -1,0 +1,126 @@
+"""Enrolments that share a write: what one of them does costs no other."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cluster.rpc.status import error_from_rpc
+from homeward.errors import StoreUnavailable
+from homeward.v1 import enrolment_pb2, records_pb2
+from tests.cluster.children import check_agreement, enrolling, serving, upload
+from tests.cluster.fakes import FakeEmbedding, fake_photo
+
+EXPANDING = "\u0390" * 256  # each becomes three characters when case is folded
+
+
+async def test_a_value_that_cannot_be_coded_costs_its_own_enrolment(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (server, client):
+        requests = [enrolling(f"child {number}", [fake_photo(f"{number}")]) for number in range(12)]
+        requests[5].attributes.event_place = EXPANDING
+        answers = await asyncio.gather(
+            *(client.enrol(request) for request in requests), return_exceptions=True
+        )
+        refused = [number for number, one in enumerate(answers) if isinstance(one, BaseException)]
+        assert refused == [5]
+        assert isinstance(answers[5], grpc.aio.AioRpcError)
+        assert answers[5].code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert check_agreement(server.parts) == 11
+
+
+async def test_refusals_of_a_batch_leave_nothing_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (server, client):
+        names = [f"child {number}" for number in range(8)]
+        first = await asyncio.gather(*(client.enrol(enrolling(name, [fake_photo(name)])) for name in names))
+        await client.delete(first[0].record.record_id)
+        changed = records_pb2.Attributes(sex=records_pb2.SEX_FEMALE, sex_verified=True)
+        again = [
+            enrolling(name, [fake_photo(name), fake_photo(f"more of {name}")], attributes=changed)
+            for name in names
+        ]
+        again[3].etag = "1" if first[3].record.etag != "1" else "2"
+        answers = await asyncio.gather(*(client.enrol(one) for one in again), return_exceptions=True)
+        reasons = {
+            number: error_from_rpc(one).code
+            for number, one in enumerate(answers)
+            if isinstance(one, grpc.aio.AioRpcError)
+        }
+        assert reasons == {0: "RECORD_DELETED", 3: "ETAG_MISMATCH"}
+        assert check_agreement(server.parts) == 6 * 2 + 1
+        women = await client.found(fake_photo(names[3]), sexes=[records_pb2.SEX_MALE])
+        assert set(women) == {first[3].record.record_id}  # of unknown sex still; the others are female
+
+
+async def test_a_store_that_fails_refuses_the_batch_and_a_repeat_enrols_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        photos, gallery, catalogue = server.parts.photos, server.parts.gallery, server.parts.catalogue
+        requests = [enrolling(f"child {number}", [fake_photo(f"{number}")]) for number in range(4)]
+
+        def fail(*_: object, **__: object) -> None:
+            raise StoreUnavailable("the store is away", store="some")
+
+        for target, name in ((photos, "put"), (gallery, "upsert"), (catalogue, "apply")):
+            with monkeypatch.context() as broken:
+                broken.setattr(target, name, fail)
+                answers = await asyncio.gather(*map(client.enrol, requests), return_exceptions=True)
+            codes = {one.code() for one in answers if isinstance(one, grpc.aio.AioRpcError)}
+            assert (len(codes), *codes) == (1, grpc.StatusCode.UNAVAILABLE)
+            server.parts.eraser.sweep()
+            assert check_agreement(server.parts) == 0
+        # The catalogue has it, the index could not follow: a repeat does not answer before it did.
+        with monkeypatch.context() as broken:
+            broken.setattr(catalogue, "changes_since", fail)
+            answers = await asyncio.gather(*map(client.enrol, requests), return_exceptions=True)
+            assert all(isinstance(one, grpc.aio.AioRpcError) for one in answers)
+            assert server.parts.index.rows == 0
+        for answer in await asyncio.gather(*map(client.enrol, requests)):
+            assert answer.record.record_id in await client.found(
+                fake_photo(answer.record.key.external_reference[-1])
+            )
+        assert check_agreement(server.parts) == 4
+
+
+async def test_an_update_that_stopped_halfway_is_finished_by_its_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        update = enrolment_pb2.UpdateRecordRequest(
+            request_id="update",
+            record_id=record,
+            attributes=records_pb2.Attributes(sex=records_pb2.SEX_MALE, sex_verified=True),
+        )
+        update.update_mask.paths.append("sex")
+
+        def fail(*_: object, **__: object) -> None:
+            raise StoreUnavailable("the gallery is away", store="gallery")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(server.parts.gallery, "upsert", fail)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.enrolment.UpdateRecord(update)
+        await client.enrolment.UpdateRecord(update)
+        assert check_agreement(server.parts) == 1
+
+
+async def test_photos_of_one_child_sent_at_once_all_arrive(tmp_path: Path) -> None:
+    embedding = FakeEmbedding()
+    async with serving(tmp_path, embedding) as (server, client):
+        embedding.gate = asyncio.Event()
+        calls = [
+            asyncio.ensure_future(client.enrol(enrolling("ann", [upload(fake_photo(f"ann {number}"))])))
+            for number in range(10)
+        ]
+        await asyncio.sleep(0.2)
+        embedding.gate.set()
+        answers = await asyncio.gather(*calls)
+        assert sum(answer.created for answer in answers) == 1
+        assert len({answer.rev for answer in answers}) == 10
+        record = await client.get(answers[0].record.record_id)
+        assert len(record.photos) == 10
+        assert check_agreement(server.parts) == 10
