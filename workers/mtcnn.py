@@ -45,20 +45,30 @@ class _Layer:
         return self._activate(F.linear(x, self.weight, self.bias))
 
     def _activate(self, x: Tensor) -> Tensor:
-        return x if self.slope is None else F.prelu(x, self.slope)
+        """PReLU in place, as two vectorised passes: the CPU's own kernel is several times slower."""
+        if self.slope is None:
+            return x
+        slope = self.slope.view(1, -1, 1, 1) if x.ndim == 4 else self.slope
+        negative = x.clamp(max=0).mul_(slope)
+        return x.relu_().add_(negative)
 
 
 class PNet:
     """Proposes faces of 12x12 px, one window every two pixels."""
 
     def __init__(self, layers: list[_Layer]) -> None:
-        self._features, self._offsets, self._classes = layers[:3], layers[3], layers[4]
+        self._features = layers[:3]
+        offsets, classes = layers[3:]
+        self._heads = _Layer(  # one convolution for both
+            torch.cat((classes.weight, offsets.weight)), torch.cat((classes.bias, offsets.bias)), None
+        )
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(b, 3, h, w) -> probability (b, h', w'), offsets (b, 4, h', w'); window i starts at 2i."""
         first, second, third = self._features
         x = third.conv(second.conv(_max_pool_2x2(first.conv(x))))
-        return _face_probability(self._classes.conv(x)), self._offsets.conv(x).float()
+        heads = self._heads.conv(x)
+        return _face_probability(heads[:, :2]), heads[:, 2:].float()
 
 
 class RNet:

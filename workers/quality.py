@@ -110,7 +110,8 @@ def head_angles(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _luma(crops: Tensor) -> Tensor:
     """(n, 1, m, m) brightness of the face's part of the crops, at the size sharpness is measured."""
-    luma = (crops.float() * crops.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    red, green, blue = torch.split(crops.float(), 1, dim=1)
+    luma = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
     if luma.shape[2] != _MEASURE_PX:
         size = (_MEASURE_PX, _MEASURE_PX)
         luma = F.interpolate(luma, size=size, mode="bilinear", align_corners=False, antialias=True)
@@ -132,12 +133,12 @@ def _sharpness(luma: Tensor) -> Tensor:
 
 def _exposure(luma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Goodness (n,) as to under-exposure, over-exposure and dynamic range."""
-    values = luma.flatten(1)
+    values = luma[:, :, ::2, ::2].flatten(1)
+    ordered = values.sort(dim=1).values
+    count = values.shape[1]
     mean = values.mean(dim=1)
     dark = (values < 16).float().mean(dim=1)
     bright = (values > 248).float().mean(dim=1)
-    ordered = values.sort(dim=1).values
-    count = values.shape[1]
     span = ordered[:, int(0.95 * count)] - ordered[:, int(0.05 * count)]
     under = torch.minimum(_ramp(mean, 15, 80), _ramp(dark, 0.6, 0.2))
     over = torch.minimum(_ramp(mean, 245, 190), _ramp(bright, 0.4, 0.05))
