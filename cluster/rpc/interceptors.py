@@ -40,7 +40,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 def seconds_left(context: _Context, default_s: float) -> float:
     """Seconds until the caller's deadline; `default_s` for a call without one."""
     left = cast(float | None, context.time_remaining())
-    return default_s if left is None else min(left, default_s * 1000)
+    return default_s if left is None else left
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
