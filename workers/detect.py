@@ -28,6 +28,7 @@ _PNET_SCORE, _RNET_SCORE, _ONET_SCORE = 0.6, 0.7, 0.8
 _NMS_WITHIN_SCALE, _NMS = 0.5, 0.7
 _MAX_PROPOSALS = 2000  # of one photo: noise that looks like thousands of faces costs no more
 _SPREAD = 128  # pixels less grey are divided by this
+_PNET_PIXELS = 1 << 18  # of one P-net call on a CPU
 _CHUNK = 512  # crops of one R-net or O-net call
 _APART = 2.0**20  # pixels between the frames of different photos and scales in one suppression
 
@@ -110,13 +111,22 @@ class MtcnnDetector:
         pad = _PAD_PX if min(rows, columns) < _PAD_BELOW_PX else 0
         if pad:
             image = F.pad(image, (pad, pad, pad, pad))
-        probability, offsets = self._nets.pnet(image.contiguous(memory_format=torch.channels_last))
+        probability, offsets = self._scanned(image.contiguous(memory_format=torch.channels_last))
         member, row, column = torch.nonzero(probability > _PNET_SCORE, as_tuple=True)
         corner = torch.stack((column, row), dim=1).float() * PNET_STRIDE - pad
         window = torch.cat((corner, corner + PNET_WINDOW), dim=1)
         box = window + offsets[member, :, row, column] * PNET_WINDOW
         to_photo = box.new_tensor((group.width / columns, group.height / rows)).repeat(2)
         return member, box * to_photo, probability[member, row, column]
+
+    def _scanned(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """P-net of (b, 3, h, w), in parts that a CPU's caches hold."""
+        at_once = len(image) if image.is_cuda else max(1, _PNET_PIXELS // (image.shape[2] * image.shape[3]))
+        parts = [self._nets.pnet(part) for part in torch.split(image, at_once)]
+        if len(parts) == 1:
+            return parts[0]
+        probability, offsets = zip(*parts, strict=True)
+        return torch.cat(probability), torch.cat(offsets)
 
     def _refine(self, groups: Sequence[Group], found: _Found) -> _Found:
         """R-net: drops most proposals and moves the rest."""

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor
 
+from workers.sampling import sample
+
 _SMALLEST_SIDE = 12  # halving stops before a side falls below this
-_MOST_LEVELS = 15
 _ENOUGH = 0.8  # of a crop's pixels must be on the level it is taken from
 GREY = 127.5  # taken off every pixel, so that 0 is what lies outside a photo
 
@@ -49,15 +50,9 @@ class Group:
             level += 1
         return _resized(self._level(level), height, width, antialias=True).float().sub_(GREY)
 
-    def region(self, member: int, level: int, box: tuple[int, int, int, int]) -> Tensor:
-        """Part x1, y1, x2, y2 of one photo at one level, less GREY: (3, y2 - y1, x2 - x1) float32."""
-        left, top, right, bottom = box
-        whole = self._photos[member] if level == 0 else self._level(level)[member]
-        return torch.sub(whole[:, top:bottom, left:right], GREY).contiguous()
-
-    def size_at(self, level: int) -> tuple[int, int]:
-        """Width and height."""
-        return self.width >> level, self.height >> level
+    def level(self, level: int, member: int) -> Tensor:
+        """One photo at one level: (3, h, w) uint8."""
+        return self._photos[member] if level == 0 else self._level(level)[member]
 
     def _covers(self, level: int, height: int, width: int) -> bool:
         return self.height >> level >= height and self.width >> level >= width
@@ -85,43 +80,26 @@ def crop_squares(groups: Sequence[Group], photo: Tensor, boxes: Tensor, size: in
     """Crops (n, 3, size, size) float32, less GREY, of `boxes` (n, 4) x1, y1, x2, y2 of `photo` (n,).
 
     Each is sampled bilinearly from the smallest level that has enough pixels for it; outside the photo
-    is 0. `photo` is sorted.
+    is 0.
     """
-    crops = boxes.new_zeros((len(boxes), 3, size, size))
-    sides = (boxes[:, 2] - boxes[:, 0]).clamp(min=1)
-    level = torch.log2(sides / (_ENOUGH * size)).floor().clamp(0, _MOST_LEVELS)
+    if not len(boxes):
+        return boxes.new_zeros((0, 3, size, size))
     place = {photo: (group, slot) for group in groups for slot, photo in enumerate(group.members)}
-    order = torch.argsort(photo * (_MOST_LEVELS + 1) + level.long(), stable=True)
-    runs, counts = torch.unique_consecutive(
-        torch.stack((photo[order], level.long()[order]), dim=1), dim=0, return_counts=True
-    )
-    for (member, wanted), rows in zip(runs.tolist(), torch.split(order, counts.tolist()), strict=True):
-        group, slot = place[member]
-        index = min(wanted, group.levels - 1)
-        crops[rows] = _sample(group, slot, index, boxes[rows] / 2**index, size)
-    return crops
-
-
-def _sample(group: Group, slot: int, level: int, boxes: Tensor, size: int) -> Tensor:
-    """Crops of one photo at one level, from the part of it that the boxes (k, 4) touch."""
-    width, height = group.size_at(level)
-    x1, y1 = (boxes[:, :2].amin(dim=0).floor() - 1).long().clamp(min=0).tolist()
-    x2, y2 = (boxes[:, 2:].amax(dim=0).ceil() + 1).long().tolist()
-    x2, y2 = min(x2, width), min(y2, height)
-    if x2 <= x1 or y2 <= y1:
-        return boxes.new_zeros((len(boxes), 3, size, size))
-    image = group.region(slot, level, (x1, y1, x2, y2))
-    centres = (torch.arange(size, dtype=torch.float32, device=boxes.device) + 0.5) / size
-    across = boxes[:, 0:1] - x1 + (boxes[:, 2:3] - boxes[:, 0:1]) * centres
-    down = boxes[:, 1:2] - y1 + (boxes[:, 3:4] - boxes[:, 1:2]) * centres
-    grid = torch.stack(
-        (
-            (across * (2 / (x2 - x1)) - 1)[:, None, :].expand(-1, size, -1),
-            (down * (2 / (y2 - y1)) - 1)[:, :, None].expand(-1, -1, size),
-        ),
-        dim=3,
-    )
-    return F.grid_sample(image.expand(len(boxes), -1, -1, -1), grid, align_corners=False)
+    groups_of = [place[member] for member in photo.tolist()]
+    limits = boxes.new_tensor([(group.width, group.height, group.levels - 1) for group, _ in groups_of])
+    sides = (boxes[:, 2] - boxes[:, 0]).clamp(min=1)
+    level = torch.log2(sides / (_ENOUGH * size)).floor().clamp(min=0).minimum(limits[:, 2])
+    shrunk = torch.exp2(level)[:, None]
+    boxes = boxes / shrunk
+    low = (boxes[:, :2].floor() - 1).clamp(min=0)
+    high = (boxes[:, 2:].ceil() + 1).minimum((limits[:, :2] / shrunk).floor()).maximum(low)
+    windows = torch.cat((level[:, None], low, high), dim=1).long().tolist()
+    parts = [
+        group.level(index, slot)[:, top:bottom, left:right]
+        for (group, slot), (index, left, top, right, bottom) in zip(groups_of, windows, strict=True)
+    ]
+    corner, zoom = (boxes[:, :2] - low).double(), ((boxes[:, 2:] - boxes[:, :2]) / size).double()
+    return sample(parts, torch.cat((torch.diag_embed(zoom), corner[:, :, None]), dim=2), size, less=GREY)
 
 
 def _stacked(photos: Sequence[Tensor]) -> Tensor:

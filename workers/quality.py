@@ -110,13 +110,17 @@ def head_angles(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _luma(crops: Tensor) -> Tensor:
     """(n, 1, m, m) brightness of the face's part of the crops, at the size sharpness is measured."""
-    red, green, blue = torch.split(crops.float(), 1, dim=1)
-    luma = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
-    if luma.shape[2] != _MEASURE_PX:
-        size = (_MEASURE_PX, _MEASURE_PX)
-        luma = F.interpolate(luma, size=size, mode="bilinear", align_corners=False, antialias=True)
     edge = round(_MEASURE_PX * (1 - _FACE_SHARE) / 2)
+    if crops.shape[2] == _MEASURE_PX:
+        return _weighted(crops[:, :, edge:-edge, edge:-edge])
+    size = (_MEASURE_PX, _MEASURE_PX)
+    luma = F.interpolate(_weighted(crops), size=size, mode="bilinear", align_corners=False, antialias=True)
     return luma[:, :, edge:-edge, edge:-edge]
+
+
+def _weighted(crops: Tensor) -> Tensor:
+    red, green, blue = torch.split(crops.float(), 1, dim=1)
+    return red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
 
 
 def _sharpness(luma: Tensor) -> Tensor:
@@ -124,25 +128,23 @@ def _sharpness(luma: Tensor) -> Tensor:
 
     Relative to the contrast, so that a dark or flat photo is not also called unsharp.
     """
-    detail = (
-        (luma - F.avg_pool2d(luma, 3, stride=1, padding=1, count_include_pad=False)).abs().mean(dim=(1, 2, 3))
-    )
-    contrast = luma.std(dim=(1, 2, 3)).clamp(min=4.0)
+    rows = luma[:, :, :-2] + luma[:, :, 1:-1] + luma[:, :, 2:]
+    mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9  # faster than the CPU's pooling
+    detail = (luma[:, :, 1:-1, 1:-1] - mean).abs().mean(dim=(1, 2, 3))
+    contrast = (luma - luma.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(1, 2, 3)).sqrt().clamp(min=4.0)
     return _ramp(torch.log2((detail / contrast).clamp(min=1e-6)), _SHARPNESS_NONE, _SHARPNESS_FULL)
 
 
 def _exposure(luma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Goodness (n,) as to under-exposure, over-exposure and dynamic range."""
     values = luma[:, :, ::2, ::2].flatten(1)
-    ordered = values.sort(dim=1).values
-    count = values.shape[1]
+    low, high = (values.kthvalue(int(share * values.shape[1]) + 1, dim=1).values for share in (0.05, 0.95))
     mean = values.mean(dim=1)
     dark = (values < 16).float().mean(dim=1)
     bright = (values > 248).float().mean(dim=1)
-    span = ordered[:, int(0.95 * count)] - ordered[:, int(0.05 * count)]
     under = torch.minimum(_ramp(mean, 15, 80), _ramp(dark, 0.6, 0.2))
     over = torch.minimum(_ramp(mean, 245, 190), _ramp(bright, 0.4, 0.05))
-    return under, over, _ramp(span, 8, 60)
+    return under, over, _ramp(high - low, 8, 60)
 
 
 def _share_outside(view: FaceView) -> Tensor:

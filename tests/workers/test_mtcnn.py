@@ -23,13 +23,6 @@ sides = st.integers(3, 40)
 def test_pooling_by_slices_equals_the_pooling_kernel(height: int, width: int) -> None:
     x = torch.randn((2, 5, height, width), generator=torch.Generator().manual_seed(height * 100 + width))
     assert torch.equal(mtcnn._max_pool_2x2(x), F.max_pool2d(x, 2, 2, ceil_mode=True))
-    assert torch.equal(mtcnn._max_pool_3x3(x, same=False), F.max_pool2d(x, 3, 2))
-
-
-@given(st.integers(2, 20).map(lambda half: 2 * half))
-def test_the_last_window_of_same_pooling_reaches_past_an_even_edge(side: int) -> None:
-    x = torch.randn((1, 3, side, side), generator=torch.Generator().manual_seed(side))
-    assert torch.equal(mtcnn._max_pool_3x3(x, same=True), F.max_pool2d(x, 3, 2, ceil_mode=True))
 
 
 def test_networks_give_one_answer_per_window() -> None:
