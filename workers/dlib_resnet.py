@@ -18,6 +18,7 @@ from torch import Tensor
 
 from homeward.errors import Corrupt
 from homeward.types import Float32
+from workers.convolution import Conv
 from workers.model import CropSpec
 from workers.weights import wheel_file
 
@@ -27,6 +28,7 @@ CHIP_PX = 150
 CHIP_POINTS = ((46.45, 44.74), (101.39, 44.70), (73.38, 77.56), (48.18, 101.14), (99.81, 101.26))
 _DIMENSION = 128
 _CONVOLUTIONS = 29
+_SPREAD = 256  # the input less its mean is divided by this: a power of two, so that no bit is lost
 # Residual blocks in order: output channels, and whether the block halves the image.
 _BLOCKS = (
     *((32, False),) * 3,
@@ -93,7 +95,19 @@ class DlibResnet:
         self.model_id = model_id
         self._dtype = dtype
         self._mean = torch.tensor(weights.mean, device=device).view(1, 3, 1, 1)
-        self._convolutions = [_Conv.place(layer, device, dtype) for layer in weights.convolutions]
+        self._convolutions = [
+            Conv.place(
+                layer.kernel / np.float32(_SPREAD)
+                if number == 0
+                else layer.kernel,  # the input is not divided by it
+                layer.bias,
+                stride=layer.stride,
+                padding=layer.padding,
+                device=device,
+                dtype=dtype,
+            )
+            for number, layer in enumerate(weights.convolutions)
+        ]
         self._dense = torch.from_numpy(weights.dense.copy()).to(device)
 
     @torch.inference_mode()
@@ -101,47 +115,37 @@ class DlibResnet:
         """Before normalisation; equals dlib's descriptor to 1e-5 in float32."""
         if len(crops) == 0:
             return torch.zeros((0, _DIMENSION), device=crops.device)
-        x = ((crops - self._mean) / 256).to(self._dtype).contiguous(memory_format=torch.channels_last)
+        x = (crops - self._mean).to(self._dtype, memory_format=torch.channels_last)
         layers = iter(self._convolutions)
-        x = F.max_pool2d(next(layers)(x).relu_(), 3, stride=2)
+        x = _max_pool_3x3(next(layers).relu(x))
         for channels, halves in _BLOCKS:
-            y = next(layers)(x).relu_()
-            y = next(layers)(y)
-            x = _shortcut(x, channels, halves=halves, height=y.shape[2], width=y.shape[3], branch=y)
+            y = next(layers).relu(x)
+            x = _halved(next(layers)(y), x, channels) if halves else next(layers).add_relu(y, x)
         return x.float().mean(dim=(2, 3)) @ self._dense
 
 
-@dataclass(frozen=True, slots=True)
-class _Conv:
-    kernel: Tensor
-    bias: Tensor
-    stride: int
-    padding: int
-
-    @classmethod
-    def place(cls, layer: ConvWeights, device: torch.device, dtype: torch.dtype) -> _Conv:
-        kernel = torch.from_numpy(layer.kernel).to(device=device, dtype=dtype)
-        return cls(
-            kernel.contiguous(memory_format=torch.channels_last),
-            torch.from_numpy(layer.bias).to(device=device, dtype=dtype),
-            layer.stride,
-            layer.padding,
-        )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, self.bias, stride=self.stride, padding=self.padding)
+def _max_pool_3x3(x: Tensor) -> Tensor:
+    """3x3 maximum, stride 2. By slices, since torch has no fast kernel for bfloat16 on a CPU."""
+    if x.device.type != "cpu":
+        return F.max_pool2d(x, 3, stride=2)
+    for axis in (2, 3):
+        last = x.shape[axis] - 2
+        x = _third(x, axis, 0, last).maximum(_third(x, axis, 1, last)).maximum(_third(x, axis, 2, last))
+    return x
 
 
-def _shortcut(x: Tensor, channels: int, *, halves: bool, height: int, width: int, branch: Tensor) -> Tensor:
-    """relu(branch + x), where dlib's add pads whichever is smaller with zeros at the far ends."""
-    if not halves:
-        return branch.add_(x).relu_()
+def _third(x: Tensor, axis: int, start: int, last: int) -> Tensor:
+    """One of the three rows (or columns) of every window."""
+    return x[:, :, start : last + start : 2] if axis == 2 else x[:, :, :, start : last + start : 2]
+
+
+def _halved(branch: Tensor, x: Tensor, channels: int) -> Tensor:
+    """relu(branch + x at half the size), where dlib's add pads what is smaller with zeros at the far ends."""
     x = F.avg_pool2d(x, 2, stride=2)
-    rows, columns = max(height, x.shape[2]), max(width, x.shape[3])
-    total = branch
-    if (rows, columns) != (height, width):
-        total = F.pad(branch, (0, columns - width, 0, rows - height))
-    total = total.contiguous(memory_format=torch.channels_last)
+    rows, columns = max(branch.shape[2], x.shape[2]), max(branch.shape[3], x.shape[3])
+    if (rows, columns) != branch.shape[2:]:
+        branch = F.pad(branch, (0, columns - branch.shape[3], 0, rows - branch.shape[2]))
+    total = branch.contiguous(memory_format=torch.channels_last)
     total[:, : x.shape[1], : x.shape[2], : x.shape[3]] += x[:, :channels]
     return total.relu_()
 
