@@ -87,8 +87,7 @@ async def measure(condition: Condition, rounds: int, folder: Path) -> dict[str, 
 
 async def limits(condition: Condition) -> dict[str, object]:
     """Photos per second of the parts alone, in this process: what no server around them can exceed."""
-    from workers.local import LocalEmbedding
-    from workers.open import open_decoder, open_pipeline
+    from workers.open import local_embedding, open_decoder, open_pipeline
 
     workers = WorkerSettings(min_face_px=condition.smallest_face_px)
     photos = _cycle(condition.photos, 0, min(condition.ours, 256))
@@ -101,7 +100,7 @@ async def limits(condition: Condition) -> dict[str, object]:
     ]
     pipeline.embed_each(decoded[0])
     model = _rate(len(photos), lambda: [pipeline.embed_each(batch) for batch in decoded])
-    embedding = LocalEmbedding(pipeline, pool, workers)
+    embedding = local_embedding(pipeline, pool, workers)
     started = time.perf_counter()
     await asyncio.gather(*(embedding.embed(photo) for photo in photos))
     both = len(photos) / (time.perf_counter() - started)

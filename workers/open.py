@@ -9,6 +9,7 @@ from homeward.config import Settings, WorkerSettings
 
 if TYPE_CHECKING:
     from workers.embedding import Embedding
+    from workers.local import LocalEmbedding
     from workers.model import FaceModel
     from workers.pipeline import Pipeline
     from workers.sandbox import DecodePool
@@ -68,8 +69,6 @@ async def open_embedding(settings: Settings) -> Embedding:
         from workers.remote import open_remote
 
         return await open_remote(workers)
-    from workers.local import LocalEmbedding
-
     # The children first: they are cheap to start and independent of the model.
     pool = await asyncio.to_thread(open_decoder, workers)
     try:
@@ -77,4 +76,13 @@ async def open_embedding(settings: Settings) -> Embedding:
     except BaseException:
         await asyncio.to_thread(pool.close)
         raise
-    return LocalEmbedding(pipeline, pool, workers)
+    return local_embedding(pipeline, pool, workers)
+
+
+def local_embedding(pipeline: Pipeline, pool: DecodePool, settings: WorkerSettings) -> LocalEmbedding:
+    """Both side by side in this process, on as many cores as torch uses. Owns them from now on."""
+    from workers.device import set_threads
+    from workers.local import LocalEmbedding
+
+    cores = set_threads(settings.threads) if pipeline.device == "cpu" else 1
+    return LocalEmbedding(pipeline, pool, settings, cores=cores, use_cores=set_threads)

@@ -35,7 +35,7 @@ class _Located:
 
 
 class Pipeline:
-    """One model with the settings that say which faces count. For one thread at a time."""
+    """One model with the settings that say which faces count. Holds no state between calls: thread-safe."""
 
     def __init__(self, model: FaceModel, settings: WorkerSettings | None = None) -> None:
         settings = settings or WorkerSettings()

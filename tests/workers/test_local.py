@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
 
 from homeward.config import WorkerSettings
-from homeward.errors import InvalidInput, Overloaded, PhotoReason, PhotoRejected, Unavailable
+from homeward.errors import (
+    HomewardError,
+    InvalidInput,
+    Overloaded,
+    PhotoReason,
+    PhotoRejected,
+    Unavailable,
+)
+from homeward.types import PhotoFaces
 from tests.workers.fakes import FakePipeline, FakePool, faces_of, template_of
+from workers.decode import DecodedPhoto
 from workers.local import LocalEmbedding
 
 SETTINGS = WorkerSettings(batch_max=4, queue_max=6, max_photo_bytes=1024)
@@ -90,6 +100,41 @@ async def test_more_than_the_queue_holds_is_refused(rig: Rig) -> None:
     assert refused.value.retry_after_s > 0
     rig.pipeline.gate.set()
     await asyncio.gather(first, second, *waiting)
+
+
+async def test_two_batches_share_the_cores_and_one_alone_has_them_all() -> None:
+    told: list[tuple[str, int]] = []
+    worked: list[str] = []
+    pipeline, pool = FakePipeline(), FakePool()
+    embed_each = pipeline.embed_each
+
+    def recorded(photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
+        worked.append(threading.current_thread().name)
+        return embed_each(photos)
+
+    pipeline.embed_each = recorded  # type: ignore[method-assign]
+    embedding = LocalEmbedding(
+        pipeline,
+        pool,
+        SETTINGS,
+        cores=5,
+        use_cores=lambda n: told.append((threading.current_thread().name, n)),
+    )
+    pipeline.gate.clear()
+    tasks = []
+    for number in range(2):
+        tasks.append(asyncio.create_task(embedding.embed(b"photo %d" % number)))
+        assert await asyncio.to_thread(pipeline.started.acquire, timeout=10)
+    later = [asyncio.create_task(embedding.embed(b"later %d" % number)) for number in range(3)]
+    await asyncio.sleep(0.05)
+    assert len(pipeline.batches) == 2  # no third one
+    pipeline.gate.set()
+    await asyncio.gather(*tasks, *later)
+    await embedding.embed(b"alone again")
+    assert worked[:2] == ["model_0", "model-half-a_0"]
+    assert worked[-1] == "model_0"
+    assert told == [("model-half-a_0", 2), ("model-half-b_0", 2), ("model_0", 5)]
+    await embedding.close()
 
 
 async def test_callers_that_left_cost_no_model_time(rig: Rig) -> None:
