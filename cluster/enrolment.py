@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -61,6 +61,14 @@ class Enrolment:
             batch_max=parts.settings.enrol.batch_max,
             queue_max=parts.settings.enrol.queue_max,
             name="enrolment",
+        )
+
+        self._recalls: MicroBatcher[Request, bytes | None] = MicroBatcher(
+            self._recalled,
+            executor=parts.blocking,
+            batch_max=parts.settings.enrol.queue_max,
+            queue_max=parts.settings.enrol.queue_max,
+            name="enrolment requests",
         )
 
     async def enrol(self, command: Enrol) -> Enrolled:
@@ -126,11 +134,12 @@ class Enrolment:
         """Finish the writes that have begun."""
         for flight in (self._enrolling, self._changing, self._deleting):
             await flight.drain()
+        await self._recalls.close()
         await self._batches.close()
 
     async def _enrol(self, command: Enrol) -> Enrolled:
         record, name = record_id(command.key), command.name
-        done = await self._blocking(self._recalled, name)
+        done = await self._recalls.submit(_request(name, ENROL))
         if done is not None:
             return Enrolled(done, await self.get(record))
         prepared = await prepare(command.uploads, record, self._parts.embedding)
@@ -150,12 +159,12 @@ class Enrolment:
         assert done_now.result.response is not None  # every request has an encoder
         return Enrolled(done_now.result.response, done_now.record)
 
-    def _recalled(self, name: RequestName) -> bytes | None:
-        """The answer given before; the index has caught up with that write when this returns."""
-        answer = self._parts.catalogue.recall(name.request_id, ENROL, name.digest, name.scope)
-        if answer is not None:
+    def _recalled(self, requests: Sequence[Request]) -> Sequence[bytes | Exception | None]:
+        """The answers given before; the index has caught up with those writes when this returns."""
+        answers = self._parts.catalogue.recall_many(requests)
+        if any(isinstance(answer, bytes) for answer in answers):
             self._parts.follower.catch_up()
-        return answer
+        return list(answers)
 
     async def _update(self, command: Update) -> Updated:
         change = RecordUpdate(
@@ -215,5 +224,7 @@ def _flight(name: RequestName) -> str:
     return f"{name.scope}\0{name.request_id}"
 
 
-def _request(name: RequestName, method: str, response: Callable[[WriteResult], bytes]) -> Request:
+def _request(
+    name: RequestName, method: str, response: Callable[[WriteResult], bytes] | None = None
+) -> Request:
     return Request(name.request_id, method, name.digest, name.scope, response)

@@ -25,6 +25,7 @@ _NOT_KEPT = frozenset(
         PhotoReason.FORMAT_REFUSED,
     }
 )
+_HASHED_HERE_BYTES = 256 * 1024
 _UNKNOWN_TYPE = "application/octet-stream"
 
 
@@ -63,7 +64,7 @@ async def prepare(uploads: Sequence[Upload], record_id: str, embedding: Embeddin
     The same photo twice counts once if the caller says the same of it, else `InvalidInput`. Raises
     `Overloaded` or `WorkerUnavailable` when the model cannot be reached: then nothing is written.
     """
-    hashes = await asyncio.to_thread(lambda: [photo_sha256(upload.content) for upload in uploads])
+    hashes = await _hashes(uploads)
     first: dict[str, int] = {}
     for position, (sha256, upload) in enumerate(zip(hashes, uploads, strict=True)):
         earlier = first.setdefault(sha256, position)
@@ -98,6 +99,13 @@ async def prepare(uploads: Sequence[Upload], record_id: str, embedding: Embeddin
         contents=tuple(content for _, content, _ in kept),
         templates=tuple(faces for _, _, faces in kept),
     )
+
+
+async def _hashes(uploads: Sequence[Upload]) -> list[str]:
+    """SHA-256 of each; off the event loop when it takes longer than going there."""
+    if sum(len(upload.content) for upload in uploads) <= _HASHED_HERE_BYTES:
+        return [photo_sha256(upload.content) for upload in uploads]
+    return await asyncio.to_thread(lambda: [photo_sha256(upload.content) for upload in uploads])
 
 
 async def _embed(content: bytes, embedding: Embedding) -> PhotoFaces | Exception:

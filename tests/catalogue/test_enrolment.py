@@ -294,3 +294,24 @@ def test_an_update_is_idempotent_by_its_request(catalogue: Catalogue) -> None:
     again = catalogue.update(change)
     assert (again.replayed, again.response, again.rev) == (True, b"rev 2", first.rev)
     assert catalogue.recall("u", "Update", "digest") == b"rev 2"
+
+
+def test_many_requests_are_recalled_at_once_each_with_its_own_error(catalogue: Catalogue) -> None:
+    catalogue.apply([write("r", request=request("q", scope="one")), write("s", request=request("q"))])
+    wanted = [
+        request("q", scope="one"),
+        request("new"),
+        request("q", "other digest"),
+        request(""),
+        request("q"),
+        request("q", scope="two"),
+    ]
+    found = catalogue.recall_many(wanted)
+    assert [answer for answer in found if not isinstance(answer, Exception)] == [
+        b"rev 1",
+        None,
+        b"rev 2",
+        None,
+    ]
+    assert [type(error) for error in found if isinstance(error, Exception)] == [RequestIdReused, InvalidInput]
+    assert catalogue.recall_many([]) == []
