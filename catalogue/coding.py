@@ -5,6 +5,7 @@ Codes are never reused or changed, so a value that was coded once may be cached 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -105,5 +106,9 @@ class Coder:
 
 
 def place_cell(place: str) -> str:
-    """What a place is filtered by: its words without case and surplus spaces."""
-    return " ".join(place.casefold().split())
+    """What a place is filtered by: a digest of its words without case and surplus spaces.
+
+    The dictionary keeps its entries for ever; it must not keep the place where a deleted child was seen.
+    """
+    words = " ".join(place.casefold().split())
+    return hashlib.sha256(f"place\0{words}".encode()).hexdigest()[:32] if words else ""

@@ -134,6 +134,8 @@ class Writer:
                 [replace(job.write, intent=intent) for job, intent in zip(jobs, intents, strict=False)]
             )
         except BaseException:
+            with contextlib.suppress(HomewardError):  # rows already there may have got columns of this batch
+                self._follower.rewrite({record_id(job.write.key) for job in jobs})
             self._abandon(intents)
             raise
 

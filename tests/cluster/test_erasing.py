@@ -17,11 +17,13 @@ ERASE = operations_pb2.EraseRequest()
 
 
 def words(name: str) -> records_pb2.Attributes:
-    return records_pb2.Attributes(case_reference=f"case-of-{name}", provenance=f"family-of-{name}")
+    return records_pb2.Attributes(
+        case_reference=f"case-of-{name}", provenance=f"family-of-{name}", event_place=f"place-of-{name}"
+    )
 
 
 def files_with_words(folder: Path, name: str) -> set[Path]:
-    wanted = [f"{what}-of-{name}".encode() for what in ("case", "family", "reference")]
+    wanted = [f"{what}-of-{name}".encode() for what in ("case", "family", "reference", "place")]
     return {path for path, data in contents(folder) if any(word in data for word in wanted)}
 
 
