@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 import pytest
 
+from catalogue.coding import Source
+from catalogue.types import RowColumns
 from cluster.rpc.status import error_from_rpc
-from homeward.errors import StoreUnavailable
+from homeward.errors import InvalidInput, StoreUnavailable
 from homeward.v1 import enrolment_pb2, records_pb2
 from tests.cluster.children import check_agreement, enrolling, serving, upload
 from tests.cluster.fakes import FakeEmbedding, fake_photo
 
 EXPANDING = "\u0390" * 256  # each becomes three characters when case is folded
+NOWHERE = "nowhere"
 
 
-async def test_a_value_that_cannot_be_coded_costs_its_own_enrolment(tmp_path: Path) -> None:
+async def test_a_value_that_cannot_be_coded_costs_its_own_enrolment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serving(tmp_path) as (server, client):
+        columns = server.parts.catalogue.columns
+
+        def refusing(sources: Sequence[Source]) -> list[RowColumns]:
+            if any(attributes.event_place == NOWHERE for _, attributes, _, _ in sources):
+                raise InvalidInput("there is no such place")
+            return columns(sources)
+
+        monkeypatch.setattr(server.parts.catalogue, "columns", refusing)
         requests = [enrolling(f"child {number}", [fake_photo(f"{number}")]) for number in range(12)]
-        requests[5].attributes.event_place = EXPANDING
+        requests[5].attributes.event_place = NOWHERE
+        requests[6].attributes.event_place = EXPANDING
         answers = await asyncio.gather(
             *(client.enrol(request) for request in requests), return_exceptions=True
         )
