@@ -101,6 +101,7 @@ class SearchLog:
         `StoreUnavailable` when the line could not be written: the search must then not be answered.
         """
         job = _Job(_body(entry), Future())
+        job.done.set_running_or_notify_cancel()  # a caller that leaves cannot take its line back
         with self._closing:
             if self._thread is None:
                 raise StoreUnavailable("the search log is closed", store="search log")
@@ -133,6 +134,9 @@ class SearchLog:
         except OSError as error:
             _logger.error("search log: %s", error.strerror)  # noqa: TRY400 - the trace says nothing more
             failure = _refusal(error)
+        except Exception:  # what stops this thread would stop all searches
+            _logger.exception("search log")
+            failure = StoreUnavailable("the search log could not be written", store="search log")
         for job in batch:
             if failure is None:
                 job.done.set_result(None)
@@ -158,7 +162,7 @@ class SearchLog:
         try:
             _write_all(handle, block)
             os.fdatasync(handle)
-        except OSError:
+        except BaseException:
             # The lines of refused searches go, or are found as torn at the next attempt.
             with contextlib.suppress(OSError):
                 os.ftruncate(handle, self._size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import wait
 from pathlib import Path
@@ -38,6 +40,41 @@ def test_a_line_is_on_disk_when_its_future_is_done(tmp_path: Path) -> None:
         for number in range(20):
             log.submit({"number": number}).result(10)
             assert entries(tmp_path / "log")[-1]["number"] == number
+
+
+async def test_callers_that_leave_stop_no_later_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, may_sync = os.fdatasync, threading.Event()
+
+    def sync(handle: int) -> None:
+        may_sync.wait(10)
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    with SearchLog(tmp_path / "log") as log:
+        leaving = [asyncio.ensure_future(asyncio.wrap_future(log.submit({"number": n}))) for n in range(3)]
+        await asyncio.sleep(0.05)
+        for task in leaving:
+            task.cancel()
+        may_sync.set()
+        await asyncio.wait_for(asyncio.wrap_future(log.submit({"number": 3})), 10)
+    assert [entry["number"] for entry in entries(tmp_path / "log")] == [0, 1, 2, 3]
+
+
+def test_a_line_that_cannot_be_written_for_any_reason_stops_no_later_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        raise ValueError(handle)
+
+    with SearchLog(tmp_path / "log") as log:
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fdatasync", fail)
+            with pytest.raises(StoreUnavailable):
+                log.submit({"number": 0}).result(10)
+        log.submit({"number": 1}).result(10)
+    assert verify(tmp_path / "log").lines == 1
 
 
 def test_it_is_synced_before_the_future_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
