@@ -25,6 +25,7 @@ from workers.decode_wire import SLOTS, Layout, SharedSlots, create_memory, recei
 
 _START_TIMEOUT_S = 120.0  # importing torch from a cold disk
 _FORK_TIMEOUT_S = 20.0
+_SIDE_MAX = 1 << 24  # pixels a child may say a photo has across
 # `-I` keeps the working folder and PYTHON* variables out; the parent's own path brings its packages in.
 _BOOTSTRAP = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -234,6 +235,8 @@ class Child:
         if not (isinstance(pixels, list) and all(type(side) is int for side in (*pixels, width, height))):
             raise TypeError("sizes must be integers")
         rows, columns = pixels
+        if not (1 <= int(str(width)) <= _SIDE_MAX and 1 <= int(str(height)) <= _SIDE_MAX):
+            raise ValueError("no photo has such sides")
         if not self._shared.fits(rows, columns):
             raise ValueError("more pixels than were agreed on")
         media_type = PhotoFormat(str(message["media_type"])).value

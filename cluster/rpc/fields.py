@@ -23,6 +23,8 @@ REQUEST_ID_CHARS = 128
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
 # Names in Persian and in several scripts of India need the joiners; every other invisible format
 # character could make two names look the same, or turn the direction of a line on a screen.
+_DECOMPOSED = 4  # characters at most that become one in NFC
+_MARKS_IN_A_ROW = 30  # as Unicode's stream-safe text has them (UAX #15)
 _JOINERS = frozenset("\u200c\u200d")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -34,6 +36,10 @@ def invalid(field: str, message: str) -> InvalidInput:
 
 def text(value: str, field: str, *, limit: int = SHORT_CHARS, required: bool = False) -> str:
     """`value` in NFC, at most `limit` characters, without control characters or line breaks."""
+    if len(value) > _DECOMPOSED * limit:
+        raise invalid(field, f"has {len(value)} characters; at most {limit} are kept")
+    if _marks_in_a_row(value) > _MARKS_IN_A_ROW:
+        raise invalid(field, f"holds more than {_MARKS_IN_A_ROW} marks on one letter")
     normal = unicodedata.normalize("NFC", value)
     if required and not normal.strip():
         raise invalid(field, "is required")
@@ -43,6 +49,17 @@ def text(value: str, field: str, *, limit: int = SHORT_CHARS, required: bool = F
         if unicodedata.category(character) in _REFUSED_CATEGORIES and character not in _JOINERS:
             raise invalid(field, f"holds the character U+{ord(character):04X}, which is not text")
     return normal
+
+
+def _marks_in_a_row(value: str) -> int:
+    """Their order is what normalising sorts, in the square of their number."""
+    if value.isascii():
+        return 0
+    longest = now = 0
+    for character in value:
+        now = now + 1 if unicodedata.combining(character) else 0
+        longest = max(longest, now)
+    return longest
 
 
 def key_text(value: str, field: str) -> str:

@@ -27,6 +27,7 @@ from homeward.types import Calibration
 from homeward.v1 import search_pb2
 
 NAMES_MAX = 100  # of one filter
+_TEMPLATE_VALUES_MAX = 1 << 16
 AGE_MAX = 130.0
 
 
@@ -119,9 +120,10 @@ def _probe(message: search_pb2.SearchRequest) -> PhotoProbe | TemplateProbe | Re
             ordinal = message.face_ordinal if message.HasField("face_ordinal") else None
             return PhotoProbe(message.photo, ordinal)
         case "template":
-            values = np.fromiter(
-                message.template.values, dtype=np.float32, count=len(message.template.values)
-            )
+            count = len(message.template.values)
+            if count > _TEMPLATE_VALUES_MAX:
+                raise invalid("template.values", f"holds {count} numbers; no model makes so many")
+            values = np.fromiter(message.template.values, dtype=np.float32, count=count)
             return TemplateProbe(values, message.template.model_id)
         case "record_id":
             return RecordProbe(message.record_id)
@@ -130,6 +132,8 @@ def _probe(message: search_pb2.SearchRequest) -> PhotoProbe | TemplateProbe | Re
 
 
 def _wanted(message: search_pb2.SearchFilter) -> Wanted:
+    if len(message.sexes) > NAMES_MAX:
+        raise invalid("filter.sexes", f"holds {len(message.sexes)} values; at most {NAMES_MAX}")
     return Wanted(
         galleries=_names(message.galleries, "filter.galleries"),
         agencies=_names(message.agencies, "filter.agencies"),

@@ -106,6 +106,14 @@ def test_joiners_of_persian_names_stay() -> None:
     assert fields.key_text("\u0645\u06cc\u200c\u0631", "key.agency") == "\u0645\u06cc\u200c\u0631"
 
 
+@pytest.mark.parametrize("marks", ["\u0301" * 31, "\u0301" * 20_000 + "\u0327" * 20_000])
+def test_marks_piled_on_a_letter_are_refused_before_they_are_sorted(marks: str) -> None:
+    for value in (f"a{marks}", f"Zo{marks}e" * 3):
+        with pytest.raises(InvalidInput):
+            fields.text(value, "note", limit=fields.LONG_CHARS)
+    assert fields.text("Zoe\u0308" * 60, "note") == "Zo\u00eb" * 60  # as some systems write every accent
+
+
 @given(st.text(max_size=300))
 def test_accepted_text_is_nfc_and_bounded(value: str) -> None:
     try:
