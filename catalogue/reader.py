@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -208,9 +209,12 @@ class CatalogueReader:
         with self._database.reading() as connection:
             return erasing.pending(connection, store, record_id, limit)
 
-    def intended(self, store: Store) -> frozenset[tuple[str, str]]:
-        """(agency, item) of what writers are about to store now: no orphan, but not committed yet."""
+    def intended(self, store: Store, before: datetime | None = None) -> frozenset[tuple[str, str]]:
+        """(agency, item) of what writers are about to store now (that began before a time): no orphan, but
+        not committed yet."""
         query = sa.select(intents.c.agency, intents.c.item).where(intents.c.store == store.value)
+        if before is not None:
+            query = query.where(intents.c.at < before)
         with self._database.reading() as connection:
             return frozenset((agency, item) for agency, item in connection.execute(query))
 

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
@@ -161,8 +162,17 @@ class Follower:
     def rewrite(self, record_ids: Iterable[str]) -> Columns:
         """Write the rows of these records to the gallery as the catalogue says now; what was written."""
         columns = self.current_rows(record_ids)
-        self.put(list(columns.face_rows()))
+        rows = list(columns.face_rows())
+        if rows:
+            self.put(rows)
         return columns
+
+    def rewrite_intended(self, before: datetime) -> None:
+        """As `rewrite`, of the records whose rows a writer announced before that time and left: its rows
+        may not be what the catalogue says. Raises what `rewrite` raises; then the intents must stay."""
+        faces = {face for _, face in self._catalogue.intended(Store.GALLERY, before)}
+        if faces:
+            self.rewrite({face.record_id for face in self._catalogue.faces(faces).values()})
 
     def put(self, rows: Sequence[FaceRow]) -> None:
         """Write rows of faces that the catalogue has. One whose record is deleted meanwhile goes again."""

@@ -27,7 +27,7 @@ from cluster.rpc.interceptors import CallInterceptor
 from cluster.rpc.operations_servicer import OperationsServicer
 from cluster.rpc.search_servicer import SearchServicer
 from cluster.search import Searcher
-from cluster.startup import follow, load_index
+from cluster.startup import follow, load_index, sweep
 from homeward.config import Settings
 from homeward.errors import Unavailable
 from homeward.telemetry import LogSink, PrometheusSink, sinks
@@ -112,6 +112,7 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         _restrict_socket(running.address)
         await load_index(parts)
         background.append(asyncio.create_task(follow(parts), name="follow-change-log"))
+        background.append(asyncio.create_task(sweep(parts), name="sweep"))
         await running.open()
         yield running
 

@@ -21,19 +21,28 @@ async def load_index(parts: Parts) -> None:
 
 
 async def follow(parts: Parts) -> None:
-    """Poll the change log for other servers' writes, and sweep; runs until it is cancelled."""
+    """Poll the change log for other servers' writes; runs until it is cancelled."""
     loop = asyncio.get_running_loop()
-    swept = parts.clock.monotonic()
     while True:
         await asyncio.sleep(parts.settings.search.follow_interval_s)
         try:
             await loop.run_in_executor(parts.blocking, parts.follower.catch_up)
-            if parts.clock.monotonic() - swept > SWEEP_S:
-                swept = parts.clock.monotonic()
-                before = parts.clock.now() - INTENT_LIFE
-                await loop.run_in_executor(parts.blocking, _sweep, parts, before)
         except HomewardError as error:
             _logger.warning("following the change log: %s", error.message)
+        except Exception:  # one failure must not end the following
+            _logger.exception("following the change log")
+
+
+async def sweep(parts: Parts) -> None:
+    """End what dead writers began and finish deletions, now and then; runs until it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            before = parts.clock.now() - INTENT_LIFE
+            await loop.run_in_executor(parts.blocking, _sweep, parts, before)
+        except Exception:  # nor the sweeping
+            _logger.exception("sweeping")
 
 
 def _load(parts: Parts) -> None:
@@ -48,6 +57,7 @@ def _load(parts: Parts) -> None:
 def _sweep(parts: Parts, dead_before: datetime) -> None:
     """End the intents begun before that time, remove what must go, rewrite files when that is due."""
     try:
+        parts.follower.rewrite_intended(dead_before)
         parts.catalogue.expire_intents(dead_before)
         parts.eraser.sweep()
         if parts.eraser.is_due():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, replace
 
 from catalogue.store import Catalogue
@@ -128,15 +128,16 @@ class Writer:
     ) -> list[WriteResult | HomewardError]:
         """Put, upsert, commit. The first intents are the jobs'; if this fails, all are ended."""
         try:
-            list(self._executor.map(self._put, _contents(jobs)))
+            puts = [self._executor.submit(self._put, photo) for photo in _contents(jobs)]
+            wait(puts)  # all of them: one that ended after the erasure would be nobody's photo
+            for put in puts:
+                put.result()
             self._gallery.upsert([row for own in rows for row in own])
             return self._catalogue.apply(
                 [replace(job.write, intent=intent) for job, intent in zip(jobs, intents, strict=False)]
             )
         except BaseException:
-            with contextlib.suppress(HomewardError):  # rows already there may have got columns of this batch
-                self._follower.rewrite({record_id(job.write.key) for job in jobs})
-            self._abandon(intents)
+            self._give_up({record_id(job.write.key) for job in jobs}, intents)
             raise
 
     def _other_faces(self, records: Sequence[str], rows: Sequence[Sequence[FaceRow]]) -> list[Item]:
@@ -166,6 +167,15 @@ class Writer:
 
     def _put(self, photo: tuple[str, bytes]) -> None:
         self._photos.put(*photo)
+
+    def _give_up(self, records: set[str], intents: Sequence[str | None]) -> None:
+        """End the intents of a batch that failed. Rows that were there before may have got its columns: as
+        long as they cannot be rewritten the intents stay, and the next sweep or start does it."""
+        try:
+            self._follower.rewrite(records)
+        except HomewardError:
+            return
+        self._abandon(intents)
 
     def _abandon(self, intents: Sequence[str | None]) -> None:
         """Announce for erasure what was stored; if even that fails, the intents lapse by themselves."""

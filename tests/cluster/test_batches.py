@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from catalogue.coding import Source
-from catalogue.types import RowColumns
+from catalogue.types import RowColumns, Store
+from cluster import startup
 from cluster.rpc.status import error_from_rpc
 from homeward.errors import InvalidInput, StoreUnavailable
 from homeward.v1 import enrolment_pb2, records_pb2
-from tests.cluster.children import check_agreement, enrolling, serving, upload
+from tests.cluster.children import check_agreement, check_stores, enrolling, serving, upload
 from tests.cluster.fakes import FakeEmbedding, fake_photo
 
 EXPANDING = "\u0390" * 256  # each becomes three characters when case is folded
@@ -139,3 +143,53 @@ async def test_photos_of_one_child_sent_at_once_all_arrive(tmp_path: Path) -> No
         record = await client.get(answers[0].record.record_id)
         assert len(record.photos) == 10
         assert check_agreement(server.parts) == 10
+
+
+async def test_rows_that_stayed_behind_are_rewritten_by_a_sweep_and_not_forgotten_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        parts = server.parts
+        made = await client.enrol(enrolling("ann", [fake_photo("ann")]))
+
+        def fail(*_: object, **__: object) -> None:
+            raise StoreUnavailable("the store is away", store="some")
+
+        update = enrolment_pb2.UpdateRecordRequest(
+            request_id="update ann",
+            record_id=made.record.record_id,
+            attributes=records_pb2.Attributes(sex=records_pb2.SEX_FEMALE, sex_verified=True),
+            update_mask=FieldMask(paths=["sex"]),
+        )
+        with monkeypatch.context() as broken:
+            broken.setattr(parts.gallery, "upsert", fail)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.enrolment.UpdateRecord(update)
+            later = parts.clock.now() + timedelta(hours=2)
+            startup._sweep(parts, later)
+            assert parts.catalogue.intended(Store.GALLERY)
+        startup._sweep(parts, later)
+        assert not parts.catalogue.intended(Store.GALLERY)
+        assert check_stores(parts)  # rows carry what the catalogue says
+
+
+async def test_a_photo_put_late_by_a_failed_batch_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        photos = server.parts.photos
+        put, first = photos.put, fake_photo("first")
+
+        def uneven(agency: str, data: bytes) -> object:
+            if data == first:
+                raise StoreUnavailable("the store is away", store="photos")
+            time.sleep(0.3)
+            return put(agency, data)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(photos, "put", uneven)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.enrol(enrolling("ann", [first, fake_photo("second")]))
+        server.parts.eraser.sweep()
+        await asyncio.sleep(0.5)  # whatever was still being put has arrived
+        assert check_agreement(server.parts) == 0

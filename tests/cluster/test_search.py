@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from catalogue.coding import place_cell
 from cluster.rpc.convert import write_sex
 from cluster.rpc.status import error_from_rpc, error_from_status
 from cluster.searchlog import log_files
@@ -224,7 +225,7 @@ def random_search(
             sexes=frozenset(int(one) for one in sexes),
             born=None if born is None else (day_number(born.earliest), day_number(born.latest)),
             event=None if event is None else (day_number(event.earliest), day_number(event.latest)),
-            places=frozenset(world.codes.get(("place", name.lower()), -1) for name in places),
+            places=frozenset(world.codes.get(("place", place_cell(name)), -1) for name in places),
             strict=strict,
         ),
         facts=ProbeFacts(
