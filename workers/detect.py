@@ -49,13 +49,17 @@ class MtcnnDetector:
     """The default `Detector`.
 
     `working_px` caps the work on large photos: a photo whose longest side is longer is searched as if
-    it were shrunk to it first, so that its smallest face found grows (`smallest_face_px`).
+    it were shrunk to it first, so that its smallest face found grows (`smallest_face_px`). `face_px`: the
+    smallest face wanted of photos at full size; a photo shrunk at decode is asked for smaller ones.
     """
 
-    def __init__(self, nets: MtcnnNets, device: torch.device, *, working_px: int = 1024) -> None:
+    def __init__(
+        self, nets: MtcnnNets, device: torch.device, *, working_px: int = 1024, face_px: int = FACE_PX
+    ) -> None:
         self._nets = nets
         self._device = device
         self._working_px = working_px
+        self._face_px = min(face_px, FACE_PX)
 
     @torch.inference_mode()
     def detect(self, photos: Sequence[Tensor], min_face_px: int) -> list[Detections]:
@@ -77,7 +81,7 @@ class MtcnnDetector:
 
         With working_px 1024 a 1350 px photo is searched for faces from 53 px, a 4000 px one from 157.
         """
-        capped = min(min_face_px, FACE_PX) * max(height, width) / self._working_px
+        capped = self._face_px * max(height, width) / self._working_px
         return max(float(min_face_px), capped)
 
     def _propose(self, groups: Sequence[Group], min_face_px: int) -> _Found:

@@ -30,7 +30,9 @@ def open_model(settings: Settings) -> FaceModel:
     if workers.bundle == DEFAULT:
         from workers.default_model import load_default_model
 
-        return load_default_model(device, workers.precision, working_px=workers.working_px)
+        return load_default_model(
+            device, workers.precision, working_px=workers.working_px, face_px=workers.min_face_px
+        )
     from workers.bundle_model import load_bundle
     from workers.install import bundle_folder
 

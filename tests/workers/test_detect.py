@@ -90,6 +90,10 @@ def test_the_cap_on_the_working_size_raises_the_smallest_face() -> None:
     assert detector.smallest_face_px(1350, 1350, 40) == pytest.approx(52.7, abs=0.1)
     assert detector.smallest_face_px(3000, 4000, 40) == pytest.approx(156.25)
     assert detector.smallest_face_px(512, 512, 25) == 25
+    # A 4096 px photo that decode halved: asked for 20 px, the cap of the whole photo still holds.
+    assert 2 * detector.smallest_face_px(2048, 1536, 20) == detector.smallest_face_px(4096, 3072, 40)
+    finer = MtcnnDetector(load_mtcnn(torch.device("cpu")), torch.device("cpu"), working_px=1024, face_px=20)
+    assert finer.smallest_face_px(2048, 2048, 20) == 40
 
 
 @pytest.mark.parametrize("name", ["camera", "coffee", "chelsea", "rocket", "brick"])
