@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -130,8 +131,7 @@ async def test_two_batches_share_the_cores_and_one_alone_has_them_all() -> None:
     assert len(pipeline.batches) == 2  # no third one
     pipeline.gate.set()
     await asyncio.gather(*tasks, *later)
-    while embedding._busy():  # answers leave a moment before their batch has ended
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(wait, embedding._busy().values())  # answers leave a moment before a batch ends
     await embedding.embed(b"alone again")
     assert worked[:2] == ["model_0", "model-half-a_0"]
     assert worked[-1] == "model_0"
