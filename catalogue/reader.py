@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,6 +12,7 @@ from catalogue import coding, deleting, erasing, reading
 from catalogue.checks import check_request_name
 from catalogue.engine import Database
 from catalogue.plan import check_same
+from catalogue.rows import Values
 from catalogue.showing import read_shown
 from catalogue.sql import select_in
 from catalogue.tables import counter, faces, intents, meta, requests
@@ -151,29 +152,26 @@ class CatalogueReader:
         with self._database.reading() as connection:
             return not erasing.without_live(connection, [item])
 
-    def recall(self, request_id: str, method: str, digest: str, scope: str = "") -> bytes | None:
-        """The response a request got before, None if it is new.
-
-        Raises `RequestIdReused` if the id named another request, `RecordDeleted` if the answer went
-        with its record."""
-        (answer,) = self.recall_many([Request(request_id, method, digest, scope)])
-        if isinstance(answer, HomewardError):
-            raise answer
-        return answer
-
     def recall_many(self, wanted: Sequence[Request]) -> list[bytes | HomewardError | None]:
-        """As `recall` of each, in order, in one query per scope; one request's error is its own result."""
-        found: dict[tuple[str, str], Mapping[str, Any]] = {}
-        good = [request for request in wanted if _name_error(request) is None]
+        """The response each request got before, None if it is new; in order, in one query per scope.
+
+        An error is the result of its own request: `InvalidInput` for a name that can be none,
+        `RequestIdReused` if the id named another request, `RecordDeleted` if the answer went with its
+        record."""
+        errors = [_name_error(request) for request in wanted]
+        ids: dict[str, set[str]] = defaultdict(set)
+        for request, error in zip(wanted, errors, strict=True):
+            if error is None:
+                ids[request.scope].add(request.request_id)
+        found: dict[tuple[str, str], Values] = {}
         with self._database.reading() as connection:
-            for scope in {request.scope for request in good}:
-                ids = {request.request_id for request in good if request.scope == scope}
+            for scope, names in ids.items():
                 query = sa.select(requests).where(requests.c.scope == scope)
-                for row in select_in(connection, query, requests.c.request_id, ids):
-                    found[scope, row["request_id"]] = row
+                rows = select_in(connection, query, requests.c.request_id, names)
+                found |= {(scope, row["request_id"]): row for row in rows}
         return [
-            _name_error(request) or _recalled(found.get((request.scope, request.request_id)), request)
-            for request in wanted
+            error or _recalled(found.get((request.scope, request.request_id)), request)
+            for request, error in zip(wanted, errors, strict=True)
         ]
 
     def rev(self) -> int:
@@ -257,11 +255,11 @@ def _name_error(request: Request) -> InvalidInput | None:
     return None
 
 
-def _recalled(row: Mapping[str, Any] | None, request: Request) -> bytes | HomewardError | None:
+def _recalled(row: Values | None, request: Request) -> bytes | HomewardError | None:
     if row is None:
         return None
     try:
-        check_same(dict(row), request.method, request.digest)
+        check_same(row, request.method, request.digest)
     except HomewardError as error:
         return error
     return bytes(row["response"])

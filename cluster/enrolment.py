@@ -62,7 +62,6 @@ class Enrolment:
             queue_max=parts.settings.enrol.queue_max,
             name="enrolment",
         )
-
         self._recalls: MicroBatcher[Request, bytes | None] = MicroBatcher(
             self._recalled,
             executor=parts.blocking,
@@ -164,7 +163,7 @@ class Enrolment:
         answers = self._parts.catalogue.recall_many(requests)
         if any(isinstance(answer, bytes) for answer in answers):
             self._parts.follower.catch_up()
-        return list(answers)
+        return answers
 
     async def _update(self, command: Update) -> Updated:
         change = RecordUpdate(

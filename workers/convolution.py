@@ -1,8 +1,8 @@
 """One convolution with what follows it.
 
 On a CPU, oneDNN adds and clips while a result is still in its registers, with weights laid out for it
-beforehand: these are the operators that torch's own compiler emits, and a fifth faster here than one
-pass per step. Elsewhere the same is done by plain operators.
+beforehand, by the operators that torch's own compiler emits; step by step, each would be a pass over
+memory. Elsewhere the same is done by plain operators.
 """
 
 from __future__ import annotations

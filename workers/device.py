@@ -65,7 +65,7 @@ def set_threads(threads: int) -> int:
     """Let torch use `threads` cores for one operation (0: all it sees); returns how many it uses.
 
     Also tells the C library to keep freed memory for the next batch (up to `_KEPT_BYTES` a heap): by
-    default it hands every large block back, and a third of the time goes into clearing pages.
+    default it hands every large block back, and the kernel clears its pages anew for each batch.
     """
     _keep_freed_memory()
     if threads > 0:

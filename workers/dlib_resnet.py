@@ -8,7 +8,7 @@ bias. Input: 150x150 RGB; output: 128 numbers, before normalisation.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,18 +95,19 @@ class DlibResnet:
         self.model_id = model_id
         self._dtype = dtype
         self._mean = torch.tensor(weights.mean, device=device).view(1, 3, 1, 1)
+        first, *rest = weights.convolutions
+        # Embedding does not divide its input: the first kernel does.
+        undivided = replace(first, kernel=first.kernel / np.float32(_SPREAD))
         self._convolutions = [
             Conv.place(
-                layer.kernel / np.float32(_SPREAD)
-                if number == 0
-                else layer.kernel,  # the input is not divided by it
+                layer.kernel,
                 layer.bias,
                 stride=layer.stride,
                 padding=layer.padding,
                 device=device,
                 dtype=dtype,
             )
-            for number, layer in enumerate(weights.convolutions)
+            for layer in (undivided, *rest)
         ]
         self._dense = torch.from_numpy(weights.dense.copy()).to(device)
 

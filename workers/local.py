@@ -2,9 +2,9 @@
 
 While the model works on batch n, the children decode batch n+1; photos that arrive meanwhile wait
 in a bounded queue and become batch n+2. A lone photo goes through both stages at once. On a CPU under
-load two batches are in the model side by side, each on half of the cores: nets this small lose a
-third of two cores to their threads' waiting for each other, more when another process takes one. So
-at most three batches of pixels are in memory, two on a GPU.
+load two batches are in the model side by side, each on half of the cores: the threads that share out a
+net this small wait for each other much of the time, more when another process takes a core. So at most
+three batches of pixels are in memory, two on a GPU.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class LocalEmbedding:
 
 
 def _deliver(results: Sequence[tuple[_Job, PhotoFaces | bytes | Exception]]) -> None:
-    """Give each caller its own, all at once: a wake-up of the event loop costs as much as ten answers."""
+    """Give each caller its own, all at once: a wake-up of the event loop takes the interpreter."""
     if results:
         results[0][0].answer.get_loop().call_soon_threadsafe(_answer, results)
 

@@ -62,9 +62,9 @@ class PNet:
     def __init__(self, layers: list[_Layer]) -> None:
         self._features = layers[:3]
         offsets, classes = layers[3:]
-        self._heads = _Layer(  # one convolution for both
-            torch.cat((classes.weight, offsets.weight)), torch.cat((classes.bias, offsets.bias)), None
-        )
+        # Both heads look at one pixel: (6, 32), face or not before the offsets.
+        self._heads = torch.cat((classes.weight, offsets.weight)).flatten(1)
+        self._heads_bias = torch.cat((classes.bias, offsets.bias))[:, None]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(b, 3, h, w) -> probability (b, h', w'), offsets (b, 4, h', w'); window i starts at 2i."""
@@ -73,7 +73,7 @@ class PNet:
         batch, channels, height, width = x.shape
         # A product of matrices, since six outputs are too few for the convolution kernels.
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-        heads = torch.addmm(self._heads.bias[:, None], self._heads.weight.flatten(1), pixels.T)
+        heads = torch.addmm(self._heads_bias, self._heads, pixels.T)
         heads = heads.view(-1, batch, height, width).transpose(0, 1)
         return _face_probability(heads[:, :2]), heads[:, 2:].float()
 

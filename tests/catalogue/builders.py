@@ -115,6 +115,16 @@ def request(name: str, digest: str = "digest", **more: object) -> Request:
     )
 
 
+def recalled(
+    catalogue: Catalogue, name: str, method: str = "Enrol", digest: str = "digest", scope: str = ""
+) -> bytes | None:
+    """The answer that one request got before; its error is raised."""
+    (answer,) = catalogue.recall_many([Request(name, method, digest, scope)])
+    if isinstance(answer, HomewardError):
+        raise answer
+    return answer
+
+
 def items_of(made: RecordWrite) -> list[Item]:
     """What the other stores will hold of an enrolment."""
     record = ids.record_id(made.key)

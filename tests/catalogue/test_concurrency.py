@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from catalogue.coding import LOAD
-from tests.catalogue.builders import check_consistent, done, request, rid, write
+from tests.catalogue.builders import check_consistent, done, recalled, request, rid, write
 from tests.catalogue.conftest import Place
 
 
@@ -119,7 +119,7 @@ def test_a_killed_writer_leaves_a_consistent_catalogue(place: Place) -> None:
         catalogue = place.open()
         for number in acknowledged:
             assert len(catalogue.get_many([rid(f"{number}-{at}") for at in range(6)])) == 5
-            assert catalogue.recall(f"{number}-1", "Enrol", "digest") is not None
+            assert recalled(catalogue, f"{number}-1") is not None
         # The batch that was cut off is there whole or not at all.
         cut = acknowledged[-1] + 1
         assert len(catalogue.get_many([rid(f"{cut}-{at}") for at in range(6)])) in (0, 5, 6)

@@ -21,6 +21,7 @@ from tests.catalogue.builders import (
     NOTE,
     done,
     items_of,
+    recalled,
     request,
     rid,
     sha,
@@ -98,7 +99,7 @@ def test_a_deletion_is_idempotent_by_its_request(catalogue: Catalogue) -> None:
     assert catalogue.delete(asked).response == b"rev 2"
     again = catalogue.delete(asked)
     assert (again.replayed, again.response) == (True, b"rev 2")
-    assert catalogue.recall("d", "Delete", "digest") == b"rev 2"
+    assert recalled(catalogue, "d", "Delete", "digest") == b"rev 2"
 
 
 def test_a_deletion_may_expect_a_version(catalogue: Catalogue) -> None:
@@ -113,7 +114,7 @@ def test_answers_that_speak_of_the_child_go_with_it(catalogue: Catalogue) -> Non
     catalogue.apply([made])
     catalogue.delete(deletion("r"))
     with pytest.raises(RecordDeleted):
-        catalogue.recall("q", "Enrol", "digest")
+        recalled(catalogue, "q", "Enrol", "digest")
     assert isinstance(catalogue.apply([made])[0], RecordDeleted)
     # Nor does a late repeat of the old request bring the old words back after a reinstatement.
     catalogue.apply([write("r", reinstate=True)])
