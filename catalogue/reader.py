@@ -240,6 +240,12 @@ class CatalogueReader:
         )
         return {photo.sha256: columns for photo, columns in zip(record.photos, made, strict=True)}
 
+    def list_meta(self, prefix: str) -> dict[str, str]:
+        """All settings whose names begin so."""
+        with self._database.reading() as connection:
+            query = sa.select(meta.c.key, meta.c.value).where(meta.c.key.startswith(prefix, autoescape=True))
+            return {str(key): str(value) for key, value in connection.execute(query)}
+
     def get_meta(self, key: str) -> str | None:
         """A setting that belongs to the data, such as the model id that is active."""
         with self._database.reading() as connection:

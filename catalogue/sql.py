@@ -59,6 +59,12 @@ def insert_new(connection: sa.Connection, table: sa.Table, values: Sequence[Valu
         connection.execute(_upsert_statement(connection.dialect.name, table, replace=False), list(values))
 
 
+def insert_if_new(connection: sa.Connection, table: sa.Table, value: Values) -> bool:
+    """Insert a row unless its primary key is there; whether it was inserted."""
+    statement = _upsert_statement(connection.dialect.name, table, replace=False)
+    return bool(connection.execute(statement.values(**value)).rowcount == 1)
+
+
 def delete_in(
     connection: sa.Connection, table: sa.Table, column: sa.ColumnElement[Any], values: Iterable[object]
 ) -> None:

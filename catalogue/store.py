@@ -131,6 +131,19 @@ class Catalogue(CatalogueReader):
         with self._database.writing() as connection:
             sql.upsert(connection, meta, [{"key": key, "value": value}])
 
+    def swap_meta(self, key: str, expected: str | None, value: str) -> bool:
+        """Set a setting if it is still `expected` (None: not there); whether it was."""
+        with self._database.writing() as connection:
+            if expected is None:
+                return sql.insert_if_new(connection, meta, {"key": key, "value": value})
+            change = sa.update(meta).where(meta.c.key == key, meta.c.value == expected).values(value=value)
+            return connection.execute(change).rowcount == 1
+
+    def drop_meta(self, key: str) -> None:
+        """Forget a setting, if it is there."""
+        with self._database.writing() as connection:
+            connection.execute(sa.delete(meta).where(meta.c.key == key))
+
     def vacuum(self) -> None:
         """Rewrite what the database keeps, so that no deleted content stays in its files.
 

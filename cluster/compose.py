@@ -11,20 +11,28 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from catalogue.open import open_catalogue
 from catalogue.store import Catalogue
 from cluster.erasing import Eraser
 from cluster.follow import Follower
+from cluster.gallery_rows import GalleryRows
+from cluster.live import Live, ServerIndex, ShardedIndex, milvus_fallback
 from cluster.ownership import own_data_dir
 from cluster.searchlog import SearchLog
+from cluster.self_check import SelfCheck
+from cluster.shard_maps import ShardMaps
+from cluster.snapshots import Snapshots
 from homeward.clock import Clock, SystemClock
 from homeward.config import Settings
 from homeward.types import Calibration
 from index.gallery import MilvusGallery
 from index.open import open_gallery
-from index.resident import ResidentIndex
-from photos.open import open_photo_store
+from index.router import Router
+from index.router_types import RouterSettings
+from index.shard import Shard, compile_kernels
+from photos.open import open_document_store, open_photo_store
 from photos.store import PhotoStore
 from workers.calibrate import load_calibration
 from workers.embedding import Embedding
@@ -40,21 +48,36 @@ class Parts:
     catalogue: Catalogue
     photos: PhotoStore
     gallery: MilvusGallery
-    index: ResidentIndex
+    index: Shard
     embedding: Embedding
     search_log: SearchLog
     calibration: Calibration | None
     blocking: ThreadPoolExecutor  # catalogue, gallery and photo store calls
     scanning: ThreadPoolExecutor  # index scans, so that slow stores never delay a search
     putting: ThreadPoolExecutor  # photo bytes of one batch of enrolments, side by side
-    follower: Follower = field(init=False)  # the index's one writer
+    router: Router | None = None  # to the shards that hold the index instead of `index`, if they do
+    snapshots: Snapshots | None = None  # from which the index is loaded sooner than from the gallery
+    rows: GalleryRows = field(init=False)
+    follower: Follower = field(init=False)  # the one writer of `index`
+    live: Live = field(init=False)  # the index that answers
     eraser: Eraser = field(init=False)
+    self_check: SelfCheck = field(init=False)
 
     def __post_init__(self) -> None:
-        follower = Follower(self.catalogue, self.gallery, self.index, self.embedding.model_id)
+        model = self.embedding
+        rows = GalleryRows(self.catalogue, self.gallery, model.model_id, model.dimension)
+        object.__setattr__(self, "rows", rows)
+        follower = Follower(self.catalogue, rows, self.index, self.snapshots)
         object.__setattr__(self, "follower", follower)
-        eraser = Eraser(self.catalogue, self.photos, self.gallery, self.clock)
+        live: Live = ServerIndex(self.index, follower)
+        if self.router is not None:
+            stale_s = self.settings.index.stale_s
+            live = ShardedIndex(self.router, self.catalogue, rows, self.blocking, stale_s)
+        object.__setattr__(self, "live", live)
+        eraser = Eraser(self.catalogue, self.photos, self.gallery, self.clock, self.snapshots)
         object.__setattr__(self, "eraser", eraser)
+        check = SelfCheck(self.catalogue, self.gallery, model.model_id, self.settings.index, clock=self.clock)
+        object.__setattr__(self, "self_check", check)
 
 
 @asynccontextmanager
@@ -86,17 +109,67 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             embedding.dimension,
         )
         stack.callback(gallery.close)
+        router = None
+        if settings.index.where == "shards":
+            router = _router(settings, catalogue, gallery, embedding, blocking)
+            await router.open()
+            stack.push_async_callback(router.close)
+        else:
+            await loop.run_in_executor(blocking, compile_kernels)
+        index = open_index(settings, embedding.dimension)
+        stack.callback(index.close)
         yield Parts(
             settings=settings,
             clock=clock or SystemClock(),
             catalogue=catalogue,
             photos=photos,
             gallery=gallery,
-            index=ResidentIndex(embedding.dimension),
+            index=index,
             embedding=embedding,
             search_log=stack.enter_context(SearchLog(settings.data_dir / "search-log")),
             calibration=load_calibration(settings.bundles_dir, embedding.model_id),
             blocking=blocking,
             scanning=scanning,
             putting=putting,
+            router=router,
+            snapshots=await loop.run_in_executor(
+                blocking, open_snapshots, settings, catalogue, embedding.model_id, embedding.dimension
+            ),
         )
+
+
+def open_index(settings: Settings, dimension: int) -> Shard:
+    """An empty index whose originals lie where the settings say."""
+    folder = settings.index.folder or settings.data_dir / "index"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Shard(dimension, folder=folder, threads=settings.index.threads)
+
+
+def open_snapshots(
+    settings: Settings, catalogue: Catalogue, model_id: str, dimension: int
+) -> Snapshots | None:
+    """The index's snapshots beside the photos; None when the settings want none."""
+    if not settings.index.snapshot_interval_s:
+        return None
+    documents = open_document_store(settings.photos, settings.data_dir)
+    return Snapshots(documents, catalogue, model_id, dimension)
+
+
+def _router(
+    settings: Settings,
+    catalogue: Catalogue,
+    gallery: MilvusGallery,
+    embedding: Embedding,
+    executor: ThreadPoolExecutor,
+) -> Router:
+    return Router(
+        ShardMaps(catalogue, embedding.model_id).read,
+        partial(milvus_fallback, gallery, catalogue),
+        model_id=embedding.model_id,
+        dimension=embedding.dimension,
+        token=settings.index.token,
+        executor=executor,
+        settings=RouterSettings(
+            shard_timeout_s=settings.index.shard_timeout_s, hedge_s=settings.index.hedge_s
+        ),
+    )

@@ -26,12 +26,12 @@ from catalogue.types import (
 from cluster.compose import Parts
 from cluster.enrolment_types import Delete, Deleted, Enrol, Enrolled, RequestName, Update, Updated
 from cluster.flight import KeyedLocks, SingleFlight
-from cluster.follow import Written
 from cluster.prepare import prepare
 from cluster.writer import Committed, Job, Writer
 from homeward.batching import MicroBatcher
 from homeward.errors import HomewardError, NotFound, RecordDeleted
 from homeward.ids import record_id
+from index.shard_types import Pushed
 
 Value = TypeVar("Value")
 
@@ -51,7 +51,8 @@ class Enrolment:
             catalogue=parts.catalogue,
             photos=parts.photos,
             gallery=parts.gallery,
-            follower=parts.follower,
+            live=parts.live,
+            gallery_rows=parts.rows,
             eraser=parts.eraser,
             executor=parts.putting,
         )
@@ -162,7 +163,7 @@ class Enrolment:
         """The answers given before; the index has caught up with those writes when this returns."""
         answers = self._parts.catalogue.recall_many(requests)
         if any(isinstance(answer, bytes) for answer in answers):
-            self._parts.follower.catch_up()
+            self._parts.live.catch_up()
         return answers
 
     async def _update(self, command: Update) -> Updated:
@@ -184,7 +185,7 @@ class Enrolment:
         The intent tells a restart whose rows may be behind; it stays until they are not.
         """
         parts = self._parts
-        parts.follower.check_loaded()
+        parts.live.check_loaded()
         stored = parts.catalogue.get(change.record_id)
         faces = [face.face_id for photo in stored.photos for face in photo.faces]
         items = [Item(Store.GALLERY, change.record_id, face) for face in faces]
@@ -195,9 +196,9 @@ class Enrolment:
             with contextlib.suppress(HomewardError):  # it lapses by itself
                 parts.catalogue.abandon(intents)
             raise
-        rows = list(parts.follower.current_rows([change.record_id]).face_rows())
+        rows = parts.rows.current([change.record_id])
         parts.gallery.upsert(rows)
-        parts.follower.catch_up([Written(change.record_id, result.rev, rows, ())])
+        parts.live.catch_up([Pushed(change.record_id, result.rev, rows, ())])
         parts.catalogue.abandon(intents)
         return result
 
@@ -208,10 +209,10 @@ class Enrolment:
             requester=command.requester,
             request=_request(command.name, DELETE, lambda result: str(result.rev).encode()),
         )
-        self._parts.follower.check_loaded()
+        self._parts.live.check_loaded()
         async with self._locks.hold(command.record_id):
             result = await self._blocking(self._parts.catalogue.delete, deletion)
-            await self._blocking(self._parts.follower.catch_up)
+            await self._blocking(self._parts.live.catch_up)
         erasures = await self._blocking(self._parts.eraser.deleted, command.record_id)
         return Deleted(result.rev, erasures)
 

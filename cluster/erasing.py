@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from catalogue.store import Catalogue
 from catalogue.types import Item, Store
 from cluster.enrolment_types import StoreErasure
+from cluster.snapshots import Snapshots
 from homeward.clock import Clock
 from homeward.errors import HomewardError
 from index.gallery import MilvusGallery
@@ -39,12 +40,18 @@ class Eraser:
     """Blocking; every method is thread-safe and may be repeated."""
 
     def __init__(
-        self, catalogue: Catalogue, photos: PhotoStore, gallery: MilvusGallery, clock: Clock
+        self,
+        catalogue: Catalogue,
+        photos: PhotoStore,
+        gallery: MilvusGallery,
+        clock: Clock,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._photos = photos
         self._gallery = gallery
         self._clock = clock
+        self._snapshots = snapshots
 
     def sweep(self, *stores: Store, record_id: str | None = None) -> int:
         """Remove what must go from the stores (all of them by default); how many items went.
@@ -102,6 +109,12 @@ class Eraser:
         except HomewardError as error:
             done.append(StoreErased("photos", False, error.message))
         try:
+            if self._snapshots is not None:
+                self._snapshots.sweep()
+                done.append(StoreErased("snapshots", True))
+        except HomewardError as error:
+            done.append(StoreErased("snapshots", False, error.message))
+        try:
             state = self._gallery.erase()
             left = self._pending(Store.GALLERY)
             if state.pending_until is not None:
@@ -126,6 +139,9 @@ class Eraser:
         return StoreErased(store.value, not left, f"{left} items could not be removed yet" if left else "")
 
     def _delete_rows(self, items: Sequence[Item]) -> None:
+        if self._snapshots is not None:  # before the rows: what is not done yet is tried again
+            records = {item.record_id for item in items if item.record_id}
+            self._snapshots.forget(self._catalogue.deleted(records))
         self._gallery.delete([item.item for item in items])
 
     def _delete_photos(self, items: Sequence[Item]) -> None:

@@ -1,119 +1,188 @@
-"""Keeps the resident index at the catalogue's change log: at start, after every write, and by polling.
+"""Keeps an index at the catalogue's change log: at start, after every write, and by polling.
 
-The catalogue decides what exists; the gallery only supplies the rows of faces that the catalogue
-has. So a template whose enrolment never committed, or whose record was deleted, is never searched,
-whatever a crash left in the gallery.
+An index holds some slots or all. A slot that is being loaded is not followed; once its rows are in, what
+changed meanwhile is read again, and from then on it is. So a slot that is held lacks nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from catalogue.store import Catalogue
-from catalogue.types import Item, Store
-from cluster.rows import with_columns
+from cluster.gallery_rows import GalleryRows, all_slots, in_slots
 from homeward.errors import Unavailable
-from homeward.types import Change, FaceRow
-from index.columns import Columns, from_rows, hex_ids
-from index.gallery import MilvusGallery
-from index.resident import ResidentIndex
+from homeward.memory import give_back
+from homeward.types import Change
+from index.columns import Bool, Columns, concatenate, hex_ids
+from index.placement import SLOTS, slot_of
+from index.shard import Shard
+from index.shard_types import Pushed
 
-_PAGE = 4096  # changes read, or faces listed, at a time
+_PAGE = 4096  # changes read at a time
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What this server just committed of one record, so that it need not be read back."""
+class Source(Protocol):
+    """Where rows of slots can be read sooner than from the gallery."""
 
-    record_id: str
-    rev: int
-    rows: Sequence[FaceRow]  # new or changed
-    removed_faces: tuple[str, ...]
+    def load(self, wanted: Bool) -> Iterator[tuple[Bool, int, Columns]]:
+        """Slots, the rev their rows are of, and all of their rows; slots that it lacks come not at all."""
+        ...
 
 
 class Follower:
-    """The one writer of a resident index. Blocking; every method is thread-safe."""
+    """The one writer of an index. Blocking; every method is thread-safe."""
 
     def __init__(
-        self, catalogue: Catalogue, gallery: MilvusGallery, index: ResidentIndex, model_id: str
+        self, catalogue: Catalogue, rows: GalleryRows, index: Shard, source: Source | None = None
     ) -> None:
         self._catalogue = catalogue
-        self._gallery = gallery
+        self._rows = rows
         self._index = index
-        self._model_id = model_id
+        self._source = source
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._held: Bool = np.zeros(SLOTS, np.bool_)  # replaced, never changed
         self._cursor = 0
-        self._loaded = False
+        self._confirmed_at = -float("inf")
+
+    @property
+    def held(self) -> Bool:
+        """(SLOTS,) slots whose rows are all there and followed."""
+        return self._held
+
+    @property
+    def cursor(self) -> int:
+        """The rev up to which changes are contained."""
+        return self._cursor
+
+    @property
+    def confirmed_at(self) -> float:
+        """Monotonic seconds of the last moment whose committed changes are all in the index."""
+        return self._confirmed_at
 
     @property
     def loaded(self) -> bool:
         """Whether the index holds all that the catalogue has."""
-        return self._loaded
+        return bool(self._held.all())
 
     def check_loaded(self) -> None:
         """Raise `Unavailable` (INDEX_LOADING) until the index is loaded."""
-        if not self._loaded:
+        if not self.loaded:
             raise Unavailable("the index is being loaded; try again in a moment", code="INDEX_LOADING")
 
     def load(self) -> int:
-        """Fill the index from the gallery; returns the rows. Faces without catalogue entry stay out.
+        """Hold every slot; returns the rows. Of slots that are held already every row is compared with
+        catalogue and gallery, and set right."""
+        with self._loading:
+            if self._held.any():
+                self._set_right()
+            self._load(all_slots() & ~self._held)
+        return self._index.rows
 
-        Rows that a writer was about to change when it died are filled in from the catalogue.
-        """
-        with self._lock:
-            self._cursor = self._catalogue.rev()
-            wanted = self.catalogued_faces()
-            self._index.apply(delete_faces=self._index.face_ids() - wanted)
-            doubtful = {face for _, face in self._catalogue.intended(Store.GALLERY)} & wanted
-            for columns in self._gallery.iterate():
-                keep = np.array([face in wanted for face in hex_ids(columns.face)], dtype=np.bool_)
-                if keep.any():
-                    self._index.apply(upserts=columns.take(keep))
-            records = {face.record_id for face in self._catalogue.faces(doubtful).values()}
-            if records:
-                self._index.apply(delete_records=records, upserts=self.rewrite(records))
-            missing = len(wanted) - self._index.rows
-            if missing:
-                _logger.error("%d enrolled faces are not in the gallery: run homeward doctor --mend", missing)
-            self._index.advance(self._cursor)
-            self._catch_up(())
-            self._loaded = True
-            return self._index.rows
+    def load_slots(self, wanted: Bool) -> None:
+        """Hold these slots too. Searches and following go on meanwhile."""
+        with self._loading:
+            self._load(wanted & ~self._held)
 
-    def catch_up(self, own: Sequence[Written] = ()) -> int:
+    def drop_slots(self, gone: Bool) -> None:
+        """Hold these slots no more."""
+        with self._loading:
+            with self._lock:
+                gone = gone & self._held
+                self._held = self._held & ~gone
+            if gone.any():
+                self._index.drop_slots(gone)
+
+    def catch_up(self, own: Sequence[Pushed] = ()) -> int:
         """Apply all committed changes; returns the rev reached. Deletes never wait for the gallery.
 
         Raises `StoreUnavailable` when the catalogue, or the gallery for other servers' writes, does
         not answer; the next call goes on where this one stopped.
         """
         with self._lock:
+            begun = time.monotonic()
             self._catch_up(own)
+            self._confirmed_at = max(self._confirmed_at, begun)
             return self._cursor
 
-    def catalogued_faces(self) -> set[str]:
-        """Ids of all faces of this model that the catalogue has."""
-        return {face.face_id for face in self._catalogue.all_faces() if face.model_id == self._model_id}
+    def _load(self, wanted: Bool) -> None:
+        if not wanted.any():
+            return
+        try:
+            self._fill(wanted)
+        except BaseException:
+            # Rows that came in are followed by nobody: kept, they could outlive their child's deletion.
+            self._index.drop_slots(wanted)
+            raise
+        finally:
+            give_back()
 
-    def _catch_up(self, own: Sequence[Written]) -> None:
+    def _fill(self, wanted: Bool) -> None:
+        since = self._catalogue.rev()
+        with self._lock:
+            if not self._held.any():
+                self._cursor = since  # nothing is held yet that earlier changes could concern
+        left = wanted
+        if self._source is not None:
+            for slots, rev, columns in self._source.load(wanted):
+                self._index.apply(upserts=columns)
+                left = left & ~slots
+                since = min(since, rev)
+        if left.any():
+            for columns in self._rows.of_slots(left):
+                self._index.apply(upserts=columns)
+        since = self._apply_since(since, wanted)
+        with self._lock:
+            begun = time.monotonic()
+            self._apply_since(since, wanted)
+            self._held = self._held | wanted
+            self._catch_up(())
+            self._index.advance(self._cursor)
+            self._confirmed_at = max(self._confirmed_at, begun)
+
+    def _apply_since(self, rev: int, slots: Bool) -> int:
+        """Read anew what changed after `rev` in slots that nobody else writes; the rev reached."""
+        while changes := self._catalogue.changes_since(rev, _PAGE):
+            records = in_slots({change.record_id for change in changes}, slots)
+            if records:
+                self._index.apply(delete_records=records, upserts=self._rows.current(records))
+            rev = changes[-1].rev
+        return rev
+
+    def _set_right(self) -> None:
+        """Replace rows that are not what catalogue and gallery say; those of others stay searchable."""
+        with self._lock:
+            held = self._held
+            there = self._index.face_ids()
+            wanted: set[str] = set()
+            for columns in self._rows.of_slots(held):
+                self._index.apply(upserts=columns)
+                wanted.update(hex_ids(columns.face))
+            self._index.apply(delete_faces=[(there[face], face) for face in there.keys() - wanted])
+            self._catch_up(())
+
+    def _catch_up(self, own: Sequence[Pushed]) -> None:
         mine = {(written.record_id, written.rev): written for written in own}
         while changes := self._catalogue.changes_since(self._cursor, _PAGE):
             self._apply(changes, mine)
             self._cursor = changes[-1].rev
+        self._index.tidy()
 
-    def _apply(self, changes: Sequence[Change], mine: dict[tuple[str, int], Written]) -> None:
-        times = Counter(change.record_id for change in changes)
-        last = {change.record_id: change for change in changes}
+    def _apply(self, changes: Sequence[Change], mine: dict[tuple[str, int], Pushed]) -> None:
+        concerned = [change for change in changes if self._held[slot_of(change.record_id)]]
+        times = Counter(change.record_id for change in concerned)
+        last = {change.record_id: change for change in concerned}
         gone = [record for record, change in last.items() if change.deleted]
-        known: list[Written] = []
+        known: list[Pushed] = []
         others: list[str] = []
         for record, change in last.items():
             written = mine.get((record, change.rev))
@@ -126,62 +195,9 @@ class Follower:
         rev = changes[-1].rev
         self._index.apply(
             delete_records=gone,
-            delete_faces=[face for written in known for face in written.removed_faces],
-            upserts=self._columns([row for written in known for row in written.rows]),
+            delete_faces=[(one.record_id, face) for one in known for face in one.removed_faces],
+            upserts=concatenate([one.rows for one in known], self._index.dimension),
             rev=None if others else rev,
         )
         if others:
-            self._index.apply(delete_records=others, upserts=self.current_rows(others), rev=rev)
-
-    def current_rows(self, record_ids: Iterable[str]) -> Columns:
-        """The rows of all faces that the catalogue has of these records now.
-
-        Templates come from the gallery, filter columns from the catalogue: a writer that has
-        committed but not yet rewritten its rows cannot show old facts.
-        """
-        records = self._catalogue.get_many(record_ids)
-        facts = {
-            (record.record_id, photo.sha256): (record.key, record.attributes, photo.note, photo.load)
-            for record in records.values()
-            for photo in record.photos
-        }
-        columns = dict(zip(facts, self._catalogue.columns(list(facts.values())), strict=True))
-        faces = [
-            face.face_id
-            for record in records.values()
-            for photo in record.photos
-            for face in photo.faces
-            if face.model_id == self._model_id
-        ]
-        rows = [
-            with_columns(row, columns[row.record_id, row.photo_sha256])
-            for row in self._gallery.get(faces).face_rows()
-        ]
-        return from_rows(rows, self._index.dimension)
-
-    def rewrite(self, record_ids: Iterable[str]) -> Columns:
-        """Write the rows of these records to the gallery as the catalogue says now; what was written."""
-        columns = self.current_rows(record_ids)
-        rows = list(columns.face_rows())
-        if rows:
-            self.put(rows)
-        return columns
-
-    def rewrite_intended(self, before: datetime) -> None:
-        """As `rewrite`, of the records whose rows a writer announced before that time and left: its rows
-        may not be what the catalogue says. Raises what `rewrite` raises; then the intents must stay."""
-        faces = {face for _, face in self._catalogue.intended(Store.GALLERY, before)}
-        if faces:
-            self.rewrite({face.record_id for face in self._catalogue.faces(faces).values()})
-
-    def put(self, rows: Sequence[FaceRow]) -> None:
-        """Write rows of faces that the catalogue has. One whose record is deleted meanwhile goes again."""
-        items = [Item(Store.GALLERY, row.record_id, row.face_id) for row in rows]
-        intents = [intent for intent in self._catalogue.begin_intents([items]) if intent is not None]
-        try:
-            self._gallery.upsert(rows)
-        finally:
-            self._catalogue.abandon(intents)
-
-    def _columns(self, rows: Sequence[FaceRow]) -> Columns | None:
-        return from_rows(rows, self._index.dimension) if rows else None
+            self._index.apply(delete_records=others, upserts=self._rows.current(others), rev=rev)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from catalogue.types import Item, Store
+from cluster.check_search import check_searching
 from cluster.checks import (
     MEND,
     Check,
@@ -35,6 +36,7 @@ from cluster.rows import face_row
 from homeward.errors import Corrupt, HomewardError, NotFound
 from homeward.types import FaceRow
 from index.columns import INTEGER_COLUMNS, hex_ids
+from index.router import Router
 
 _SAMPLED = 32  # photos of an agency whose checksum is read
 _CHUNK = 512
@@ -52,6 +54,7 @@ async def diagnose(parts: Parts, *, mend: bool) -> list[Check]:
         ("gallery", _gallery),
         ("facts", _facts),
         ("index", _index),
+        ("search", check_searching),
         ("search log", check_search_log),
     ]
     found = []
@@ -106,7 +109,7 @@ async def _gallery(parts: Parts, mend: bool) -> Check:
         for columns in parts.gallery.iterate():
             stored.update(zip(hex_ids(columns.face), hex_ids(columns.record), strict=True))
         announced = parts.catalogue.intended(Store.GALLERY)
-        wanted = parts.follower.catalogued_faces()
+        wanted = parts.rows.catalogued_faces()
         orphans = [
             Item(Store.GALLERY, record, face)
             for face, record in stored.items()
@@ -160,7 +163,7 @@ async def _reembed(parts: Parts, missing: list[str]) -> list[str]:
             lost.add(face.record_id)
             continue
         row = face_row(again, record=face.record_id, photo=face.sha256, model=face.model_id, columns=columns)
-        await run(parts, parts.follower.put, [row])
+        await run(parts, parts.rows.put, [row])
     return sorted(lost)
 
 
@@ -171,11 +174,11 @@ async def _facts(parts: Parts, mend: bool) -> Check:
         stale = 0
         for columns in parts.gallery.iterate(_CHUNK):
             records = sorted(set(hex_ids(columns.record)))
-            now = {row.face_id: row for row in parts.follower.current_rows(records).face_rows()}
+            now = {row.face_id: row for row in parts.rows.current(records).face_rows()}
             wrong = {row.record_id for row in columns.face_rows() if _stale(row, now.get(row.face_id))}
             stale += len(wrong)
             if mend and wrong:
-                parts.follower.rewrite(wrong)
+                parts.rows.rewrite(wrong)
         return stale
 
     stale = await run(parts, compare)
@@ -187,11 +190,14 @@ async def _facts(parts: Parts, mend: bool) -> Check:
 
 
 async def _index(parts: Parts, mend: bool) -> Check:
+    if parts.router is not None:
+        return await _shards(parts.router)
+
     def compare() -> tuple[int, int, int]:
         # Rows that many writes change between the two readings are asked for again.
         for _ in range(3):
             parts.follower.catch_up()
-            held, wanted = parts.index.face_ids(), parts.follower.catalogued_faces()
+            held, wanted = set(parts.index.face_ids()), parts.rows.catalogued_faces()
             if held == wanted:
                 break
         return len(held), len(wanted), len(held ^ wanted)
@@ -206,6 +212,20 @@ async def _index(parts: Parts, mend: bool) -> Check:
     if left:
         return failed(f"{reloaded:,} templates could be loaded of {wanted:,}", "see gallery above")
     return ok(said) if not differ else mended(f"{reloaded:,} templates searchable, {rows:,} before")
+
+
+async def _shards(router: Router) -> Check:
+    health = await router.status()
+    silent = [one.name for one in health.shards if one.status is None]
+    said = (
+        f"{len(health.shards)} shards, epoch {health.epoch}, {health.uncovered} slots without a shard, "
+        f"{health.under_replicated} replicas missing"
+    )
+    if health.uncovered:
+        return failed(said, "Milvus answers for them, slowly; see `homeward index status`")
+    if silent or health.under_replicated:
+        return warning(f"{said}; silent: {', '.join(silent) or 'none'}", "see `homeward index status`")
+    return ok(said)
 
 
 def _stale(row: FaceRow, now: FaceRow | None) -> bool:

@@ -90,7 +90,7 @@ class Searcher:
         min_score = least_score(request, self._parts.calibration)
         wanted = await self._filter(request)
         seconds: dict[str, float] = {}
-        if request.min_rev > self._parts.index.rev:
+        if request.min_rev:
             with _timed("wait", seconds):
                 await self._reach(request.min_rev, wait_s)
         with _timed("probe", seconds):
@@ -172,7 +172,7 @@ class Searcher:
             return photo_probe(given, seen, request.known, self._settings.max_probe_faces)
         record_id = check_id(given.record_id, "record_id")
         enrolled, photos = await self._blocking(lambda: self._lookup.record(record_id))
-        rows = self._parts.index.record_rows(record_id)
+        rows = await self._parts.live.record_rows(record_id)
         if len(rows) > RECORD_FACES_MAX:
             raise InvalidInput(
                 f"the record has {len(rows)} faces; at most {RECORD_FACES_MAX} can be a probe: search with "
@@ -213,8 +213,13 @@ class Searcher:
         return lists, records
 
     def _scan(self, batch: Sequence[tuple[Query, ...]]) -> list[_Lists | Exception]:
-        found = iter(self._parts.index.search_many([query for queries in batch for query in queries]))
-        return [tuple(next(found) for _ in queries) for queries in batch]
+        found = iter(self._parts.live.search_batch([query for queries in batch for query in queries]))
+        answers: list[_Lists | Exception] = []
+        for queries in batch:
+            lists = tuple(next(found) for _ in queries)
+            self._parts.self_check.offer(queries, lists)
+            answers.append(lists)
+        return answers
 
     def _answer(
         self,
@@ -232,7 +237,7 @@ class Searcher:
             rows=lists[0].rows_searched,
             records=lists[0].records_searched,
             rev=min(one.rev for one in lists),
-            method=lists[0].method,
+            method=_method(lists),
             model_id=self._parts.embedding.model_id,
             calibration=self._parts.calibration,
             seconds=seconds,
@@ -243,22 +248,24 @@ class Searcher:
         return None if calibration is None else calibration.llr(found)
 
     async def _reach(self, rev: int, wait_s: float) -> None:
-        """Wait until the index holds the changes up to `rev`."""
+        """Wait until answers contain the changes up to `rev`."""
         newest = await self._blocking(self._lookup.rev)
-        if rev <= newest:
-            give_up = time.monotonic() + wait_s
-            while self._parts.index.rev < rev and time.monotonic() < give_up:  # noqa: ASYNC110 - the index's writer is a thread
-                await asyncio.sleep(POLL_S)
-        if self._parts.index.rev < rev:
+        reached = await self._parts.live.reach(rev, wait_s if rev <= newest else 0.0)
+        if reached < rev:
             raise Unavailable(
-                f"the index holds the changes up to rev {self._parts.index.rev}, not yet {rev}; try again",
+                f"the index holds the changes up to rev {reached}, not yet {rev}; try again",
                 code="REV_NOT_REACHED",
-                rev=self._parts.index.rev,
+                rev=reached,
                 newest=newest,
             )
 
     async def _blocking(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, work)
+
+
+def _method(lists: _Lists) -> str:
+    """How all of them were found: the weakest of their methods."""
+    return max((one.method for one in lists), key=lambda method: (method != "exact", method))
 
 
 def _sole_face(seen: PhotoFaces | BaseException, ordinal: int | None, field: str) -> Face:

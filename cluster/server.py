@@ -27,7 +27,8 @@ from cluster.rpc.interceptors import CallInterceptor
 from cluster.rpc.operations_servicer import OperationsServicer
 from cluster.rpc.search_servicer import SearchServicer
 from cluster.search import Searcher
-from cluster.startup import follow, load_index, sweep
+from cluster.self_check import check_searches
+from cluster.startup import follow, load_index, snapshot, sweep
 from homeward.config import Settings
 from homeward.errors import Unavailable
 from homeward.telemetry import LogSink, PrometheusSink, sinks
@@ -113,6 +114,8 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         await load_index(parts)
         background.append(asyncio.create_task(follow(parts), name="follow-change-log"))
         background.append(asyncio.create_task(sweep(parts), name="sweep"))
+        background.append(asyncio.create_task(snapshot(parts), name="snapshot"))
+        background.append(asyncio.create_task(check_searches(parts.self_check), name="self-check"))
         await running.open()
         yield running
 

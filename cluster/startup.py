@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import socket
 from datetime import datetime, timedelta
 
 from cluster.compose import Parts
+from cluster.snapshot_writer import SnapshotWriter
 from homeward.errors import HomewardError
 
 SWEEP_S = 30.0
@@ -16,14 +19,14 @@ _logger = logging.getLogger(__name__)
 
 
 async def load_index(parts: Parts) -> None:
-    """Fill the resident index, and finish what the last run left undone. Writes are refused until then."""
+    """Fill the index, and finish what the last run left undone. Writes are refused until then."""
     await asyncio.get_running_loop().run_in_executor(parts.blocking, _load, parts)
 
 
 async def follow(parts: Parts) -> None:
-    """Poll the change log for other servers' writes; runs until it is cancelled."""
+    """Poll the change log for other servers' writes; runs until it is cancelled. Shards do so themselves."""
     loop = asyncio.get_running_loop()
-    while True:
+    while parts.router is None:
         await asyncio.sleep(parts.settings.search.follow_interval_s)
         try:
             await loop.run_in_executor(parts.blocking, parts.follower.catch_up)
@@ -31,6 +34,37 @@ async def follow(parts: Parts) -> None:
             _logger.warning("following the change log: %s", error.message)
         except Exception:  # one failure must not end the following
             _logger.exception("following the change log")
+
+
+async def snapshot(parts: Parts) -> None:
+    """Write snapshots of the index that are due, now and then; runs until it is cancelled. Shards write
+    their own."""
+    if parts.snapshots is None or parts.router is not None:
+        return
+    writer = SnapshotWriter(
+        parts.snapshots,
+        parts.index,
+        parts.catalogue,
+        lambda: parts.follower.held,
+        _writer_name(parts),
+        model_id=parts.embedding.model_id,
+        settings=parts.settings.index,
+        clock=parts.clock,
+    )
+    loop = asyncio.get_running_loop()
+    swept = False
+    while True:
+        await asyncio.sleep(parts.settings.index.snapshot_interval_s)
+        try:
+            if not swept:
+                await loop.run_in_executor(parts.blocking, parts.snapshots.sweep)
+                swept = True
+            while await loop.run_in_executor(parts.blocking, writer.step):
+                pass
+        except HomewardError as error:
+            _logger.warning("writing snapshots: %s", error.message)
+        except Exception:  # nor the snapshots
+            _logger.exception("writing snapshots")
 
 
 async def sweep(parts: Parts) -> None:
@@ -45,19 +79,26 @@ async def sweep(parts: Parts) -> None:
             _logger.exception("sweeping")
 
 
+def _writer_name(parts: Parts) -> str:
+    """Another one for each server: each has its data folder to itself."""
+    place = f"{socket.gethostname()}:{parts.settings.data_dir.absolute()}"
+    return f"server-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
 def _load(parts: Parts) -> None:
     started = parts.clock.now()
     alone = not parts.settings.catalogue.uri  # so what is half-written or announced is a dead writer's
     if alone:
         parts.photos.sweep(0.0)
-    parts.follower.load()
+    if parts.router is None:
+        parts.follower.load()
     _sweep(parts, started if alone else started - INTENT_LIFE)
 
 
 def _sweep(parts: Parts, dead_before: datetime) -> None:
     """End the intents begun before that time, remove what must go, rewrite files when that is due."""
     try:
-        parts.follower.rewrite_intended(dead_before)
+        parts.rows.rewrite_intended(dead_before)
         parts.catalogue.expire_intents(dead_before)
         parts.eraser.sweep()
         if parts.eraser.is_due():

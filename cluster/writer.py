@@ -1,4 +1,4 @@
-"""Commits enrolments in batches: photo bytes, template rows, catalogue, resident index, in this order.
+"""Commits enrolments in batches: photo bytes, template rows, catalogue, index, in this order.
 
 Enrolments that arrive while a batch is being written share the next one: their photos are put by
 several threads, their rows are one gallery write, their records one catalogue transaction. What
@@ -16,13 +16,16 @@ from dataclasses import dataclass, replace
 from catalogue.store import Catalogue
 from catalogue.types import Item, RecordWrite, Store, StoredRecord, WriteResult
 from cluster.erasing import Eraser
-from cluster.follow import Follower, Written
+from cluster.gallery_rows import GalleryRows
+from cluster.live import Live
 from cluster.rows import face_row
 from homeward.errors import HomewardError, InvalidInput
 from homeward.ids import record_id
 from homeward.types import Face, FaceRow
+from index.columns import from_rows
 from index.gallery import MilvusGallery
 from index.score import check_templates
+from index.shard_types import Pushed
 from photos.store import PhotoStore
 
 
@@ -52,14 +55,16 @@ class Writer:
         catalogue: Catalogue,
         photos: PhotoStore,
         gallery: MilvusGallery,
-        follower: Follower,
+        live: Live,
+        gallery_rows: GalleryRows,
         eraser: Eraser,
         executor: Executor,
     ) -> None:
         self._catalogue = catalogue
         self._photos = photos
         self._gallery = gallery
-        self._follower = follower
+        self._live = live
+        self._gallery_rows = gallery_rows
         self._eraser = eraser
         self._executor = executor
 
@@ -70,7 +75,7 @@ class Writer:
         for erasure. Raises `StoreUnavailable` when a store fails the whole batch: nothing of it is
         committed, unless only the index could not follow, which repeating the request mends.
         """
-        self._follower.check_loaded()
+        self._live.check_loaded()
         results: list[Committed | Exception | None] = [None] * len(jobs)
         rows: dict[int, tuple[FaceRow, ...]] = {}
         for position, job in enumerate(jobs):
@@ -104,10 +109,10 @@ class Writer:
             record for record, _, result in done if isinstance(result, HomewardError) or result.replayed
         }
         if behind:
-            self._follower.rewrite(behind)
-        self._follower.catch_up(
+            self._gallery_rows.rewrite(behind)
+        self._live.catch_up(
             [
-                Written(record, result.rev, own, result.removed_faces)
+                Pushed(record, result.rev, from_rows(own, self._gallery_rows.dimension), result.removed_faces)
                 for record, own, result in done
                 if not isinstance(result, HomewardError) and record not in behind
             ]
@@ -172,7 +177,7 @@ class Writer:
         """End the intents of a batch that failed. Rows that were there before may have got its columns: as
         long as they cannot be rewritten the intents stay, and the next sweep or start does it."""
         try:
-            self._follower.rewrite(records)
+            self._gallery_rows.rewrite(records)
         except HomewardError:
             return
         self._abandon(intents)

@@ -96,6 +96,45 @@ class WorkerSettings(_Section):
     queue_max: int = Field(512, ge=1, description="photos waiting before new ones are refused")
 
 
+class IndexSettings(_Section):
+    """The exact index: in every gRPC server's own memory, or on shards that a Ray cluster places."""
+
+    where: str = Field(
+        "server",
+        pattern="^(server|shards)$",
+        description="server: each gRPC server holds the gallery; shards: shard actors do",
+    )
+    folder: Path | None = Field(None, description="float32 originals, on a fast disk; empty: data_dir/index")
+    threads: int = Field(0, ge=0, description="threads of a scan; 0: all cores")
+    token: SecretStr | None = Field(None, description="shared secret of the shards' internal gRPC port")
+    replicas: int = Field(2, ge=1, description="shards that hold each slot, on different nodes")
+    shard_cpus: float = Field(1.0, ge=0, description="what Ray reserves for a shard")
+    shard_gpus: float = Field(0.0, ge=0)
+    shard_weight: float = Field(1.0, gt=0, description="a shard's share of the slots, against the others'")
+    poll_s: float = Field(0.25, gt=0, le=0.5, description="how often shards look for changes and their slots")
+    stale_s: float = Field(
+        1.0, gt=0, description="a shard that has been cut off for longer refuses to answer"
+    )
+    lost_s: float = Field(10.0, gt=0, description="a lost shard's slots wait so long for it, then move")
+    hedge_s: float = Field(0.25, gt=0, description="a shard slower than this is asked for by a replica too")
+    shard_timeout_s: float = Field(5.0, gt=0)
+    self_check_share: float = Field(
+        0.01, ge=0, le=1, description="of the searches: so many are recomputed from Milvus afterwards"
+    )
+    self_check_interval_s: float = Field(
+        10.0, ge=0, description="and one so often, of however few; 0: none beyond the share"
+    )
+    self_check_queue: int = Field(16, ge=1, description="searches that wait for it in memory at most")
+    self_check_keep_s: float = Field(600.0, gt=0, description="after so long a waiting search is forgotten")
+    self_check_slice_rows: int = Field(500, ge=1, le=10_000, description="rows it reads at a time")
+    self_check_load: float = Field(0.1, gt=0, le=1, description="share of the time in which it reads")
+    snapshot_interval_s: float = Field(30.0, ge=0, description="how often snapshots are seen to; 0: none")
+    snapshot_changes: int = Field(
+        1000, ge=1, description="changes after which a snapshot is due, 1/64 of the gallery each"
+    )
+    snapshot_age_s: float = Field(300.0, ge=0, description="with any change, one this old is due")
+
+
 class SearchSettings(_Section):
     """Limits of a search."""
 
@@ -134,6 +173,7 @@ class Settings(BaseSettings):
     photos: PhotoStoreSettings = PhotoStoreSettings()
     gallery: GallerySettings = GallerySettings()
     workers: WorkerSettings = WorkerSettings()
+    index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
     enrol: EnrolSettings = EnrolSettings()
 

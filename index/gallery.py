@@ -122,14 +122,15 @@ class MilvusGallery:
             parts += self._pages(named, [(0, _ID_END)], _READ_ROWS)
         return concatenate(parts, self._dimension)
 
-    def iterate(self, batch: int = 8_192) -> Iterator[Columns]:
-        """All rows in face id order, up to `batch` at a time. Rows there all the while come once; rows
-        written or deleted meanwhile may come or not."""
+    def iterate(self, batch: int = 8_192, *, where: str = "") -> Iterator[Columns]:
+        """All rows (that an expression of `index.fallback` lets through) in face id order, up to `batch` at
+        a time. Rows there all the while come once; rows written or deleted meanwhile may come or not."""
         limit = min(batch, _READ_ROWS)
         # Hashed ids spread evenly: ranges that expect two thirds of a page rarely need cutting again.
-        pieces = max(1, 3 * self.count() // (2 * limit) + 1)
+        count = self.matching(where) if where else self.count()
+        pieces = max(1, 3 * count // (2 * limit) + 1)
         edges = [_ID_END * piece // pieces for piece in range(pieces + 1)]
-        yield from self._pages("", list(pairwise(edges)), limit)
+        yield from self._pages(where, list(pairwise(edges)), limit)
 
     def count(self) -> int:
         """How many rows there are."""
@@ -137,8 +138,8 @@ class MilvusGallery:
             return self._count(self._collection)
 
     def matching(self, where: str) -> int:
-        """How many rows an expression of integers (`index.fallback.expression`) lets through."""
-        with self._connection.guard():
+        """How many rows an expression of `index.fallback` lets through."""
+        with translated("counting templates"), self._connection.guard():
             return self._count(self._collection, where)
 
     def search(self, query: Query, *, rev: int = 0) -> CandidateList:
@@ -146,15 +147,14 @@ class MilvusGallery:
 
         Slower than the resident index: for slots without one, and for checking it.
         """
-        with translated("searching"):
-            return search_milvus(self, query, rev=rev)
+        return search_milvus(self, query, rev=rev)
 
     def nearest(self, query: Query, where: str, limit: int) -> list[dict[str, tuple[str, float]]]:
         """Per probe template, up to `limit` rows by Milvus's own product: face id to record id and product.
 
-        `where` is an expression of integers (`index.fallback.expression`).
+        `where` is an expression of `index.fallback`.
         """
-        with self._connection.guard():
+        with translated("searching"), self._connection.guard():
             answers = self._connection.client.search(
                 self._collection,
                 data=[template.tolist() for template in query.templates],

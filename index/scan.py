@@ -1,206 +1,244 @@
-"""Finding the records that can stand in a list, by a float32 matrix product with an error bound.
+"""A scan of one state of the index: which rows can matter, their true scores, the parts of the lists.
 
-Let s be a row's approximate score and e the bound of `scan_error`: its true score lies in
-[s - e, s + e]. Let t be the k-th best record by approximate score: k records truly score t - e or
-more, so a row with s + e < t - e cannot be the best row of a record in the list. Every other row is
-scored by the one function, ties included, which decides the k records: k records, not k rows.
+Let [l, u] hold a row's true score. k different records with l >= t show that the k-th best record scores t
+or more, so a row with u < t is no record's best row in the list. All other rows get their true score, ties
+included, and it decides the k records: k records, not k rows. The answer is certified, not estimated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from homeward.types import CandidateList, Float32, Query
-from index import plausibility
-from index.columns import Bool, Index, Int32
-from index.filters import admits_all, admitted
-from index.merge import merge
-from index.reference import partial
-from index.score import scan_error, score
-from index.snapshot import Segment, Snapshot, gather
+from homeward.types import Float32, Float64, Query
+from index.columns import Columns, Int32
+from index.encode import Probes
+from index.filters import admitted
+from index.lists import part_of
+from index.merge import Partial
+from index.origins import FilterTables, Int64, fact_table, filter_tables
+from index.row_loops import rows_of_records, true_scores
+from index.scan_loops import CHUNK, FILTERS, ROWS, USED, scan_chunks, settle
+from index.view import View
 
-_PROBES_AT_ONCE = 256  # lines of the product with one segment held in memory
-_BELOW_ALL = -2.0  # no score is this low, and -inf is lower
+Runner = Callable[[Sequence[Callable[[], object]]], None]  # runs all, returns when all have ended
 
-
-def scan(snapshot: Snapshot, queries: Sequence[Query], probes: Sequence[Float32]) -> list[CandidateList]:
-    """The certified list of each query over one snapshot; `probes` are their checked templates (p, d)."""
-    answers: list[CandidateList] = []
-    start = 0
-    while start < len(queries):
-        stop, held = start, 0
-        while stop < len(queries) and (stop == start or held + len(probes[stop]) <= _PROBES_AT_ONCE):
-            held += len(probes[stop])
-            stop += 1
-        answers += _scan_together(snapshot, queries[start:stop], probes[start:stop])
-        start = stop
-    return answers
-
-
-def _scan_together(
-    snapshot: Snapshot, queries: Sequence[Query], probes: Sequence[Float32]
-) -> list[CandidateList]:
-    admissions = _admissions(snapshot, queries)
-    selections = [
-        (Selection(query, snapshot.dimension), Selection(query, snapshot.dimension)) for query in queries
-    ]
-    stacked = np.concatenate(probes)
-    ends = np.cumsum([len(probe) for probe in probes])
-    for number, segment in enumerate(snapshot.segments):
-        product = stacked @ segment.columns.template.T  # (probes, n)
-        for admission, probe, end, (plausible, implausible) in zip(
-            admissions, probes, ends, selections, strict=True
-        ):
-            lines = product[end - len(probe) : end]
-            approximate = lines[0] if len(lines) == 1 else lines.max(axis=0)
-            plausible.offer(segment, approximate, admission.plausible[number])
-            if admission.implausible:
-                implausible.offer(segment, approximate, admission.implausible[number])
-    chosen = [np.concatenate([one.codes() for one in pair]) for pair in selections]
-    columns, codes = snapshot.rows_of(np.concatenate(chosen))
-    answers = []
-    for query, admission, mine in zip(queries, admissions, chosen, strict=True):
-        part = partial(query, columns.take(np.isin(codes, mine)))
-        part = replace(part, rows=admission.rows, records=admission.records)
-        answers.append(merge([part], query, rev=snapshot.rev, method="exact"))
-    return answers
-
-
-def _admissions(snapshot: Snapshot, queries: Sequence[Query]) -> list[Admission]:
-    """As `admit` of each query; queries that ask for the same rows share the work."""
-    known: dict[object, Admission] = {}
-    found = []
-    for query in queries:
-        key = (query.filter, query.facts, query.without_records, query.without_photos)
-        if key not in known:
-            known[key] = admit(query, snapshot)
-        found.append(known[key])
-    return found
+_ROOM = 512  # rows kept per query and thread, beside two for each wanted record
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """Which rows of each segment a query may answer with; None means every row of the segment."""
+class Batch:
+    """Queries that share a scan."""
 
-    plausible: tuple[Bool | None, ...]
-    implausible: tuple[Bool, ...]  # admitted rows of records without a plausible row; empty: no facts
-    rows: int
-    records: int
-
-
-def admit(query: Query, snapshot: Snapshot) -> Admission:
-    """Apply filters and facts to every live row."""
-    if admits_all(query) and plausibility.excludes_nobody(query.facts):
-        lives = tuple(segment.live for segment in snapshot.segments)
-        return Admission(lives, (), snapshot.rows, snapshot.records)
-    admitted_rows: list[Bool] = []
-    present = np.zeros(snapshot.codes, dtype=np.bool_)
-    for segment in snapshot.segments:
-        passes = admitted(query, segment.columns)
-        if segment.live is not None:
-            passes &= segment.live
-        present[segment.codes[passes]] = True
-        admitted_rows.append(passes)
-    rows, records = sum(int(np.count_nonzero(one)) for one in admitted_rows), int(np.count_nonzero(present))
-    if plausibility.excludes_nobody(query.facts):
-        return Admission(tuple(admitted_rows), (), rows, records)
-    allowed: list[Bool] = []
-    spoken_for = np.zeros(snapshot.codes, dtype=np.bool_)
-    for segment, passes in zip(snapshot.segments, admitted_rows, strict=True):
-        plausible = passes & (plausibility.reasons(query.facts, segment.columns) == 0)
-        spoken_for[segment.codes[plausible]] = True
-        allowed.append(plausible)
-    alone = tuple(
-        passes & ~spoken_for[segment.codes]
-        for segment, passes in zip(snapshot.segments, admitted_rows, strict=True)
-    )
-    return Admission(tuple(allowed), alone, rows, records)
+    queries: Sequence[Query]
+    probes: Probes
+    query_of: Int32  # (p,) the query of each probe
+    left_out: Sequence[Int64]  # per query: positions where records begin that it leaves out by name
 
 
-class Selection:
-    """The rows that may be the best of one of the k best records, narrowed as segments are scanned."""
+def scan(view: View, batch: Batch, threads: int, run: Runner) -> list[Partial]:
+    """The part of each query's list that these rows give: `index.reference.partial` of the same rows."""
+    tables = filter_tables(batch.queries, view.origins)
+    kept, counts = _bounded(view, batch, tables, _ROOM, threads=threads, run=run)
+    chosen = [_leading(view, query, *rows) for query, rows in zip(batch.queries, kept, strict=True)]
+    keys, inverse = np.unique(np.concatenate(chosen), return_inverse=True)
+    columns, owners = _rows(view, keys)
+    parts = []
+    start = 0
+    for number, (query, mine) in enumerate(zip(batch.queries, chosen, strict=True)):
+        wanted = np.zeros(len(keys), np.bool_)
+        wanted[inverse[start : start + len(mine)]] = True
+        start += len(mine)
+        rows_of_it = np.flatnonzero(wanted[owners])
+        part = part_of(query, columns.take(rows_of_it), owners[rows_of_it])
+        rows, records = counts[tables.of_query[number]]
+        if not tables.filters[tables.of_query[number], FILTERS]:
+            rows, records = view.rows, view.records
+        out = _left_out(view, query, batch.left_out[number])
+        parts.append(replace(part, rows=int(rows) - out[0], records=int(records) - out[1]))
+    return parts
 
-    def __init__(self, query: Query, dimension: int) -> None:
-        self._query = query
-        self._error = scan_error(dimension)
-        self._dimension = dimension
-        self._kept: list[tuple[Segment, Index, Float32]] = []
-        self._count = 0
-        self._settled = 0
-        least = query.min_score
-        self._cut = _round_down(_BELOW_ALL if least is None else max(_BELOW_ALL, least - self._error))
 
-    def offer(self, segment: Segment, approximate: Float32, allowed: Bool | None) -> None:
-        """Take over the segment's rows that may matter. `approximate` is (n,), best over the templates."""
-        rows = np.flatnonzero(approximate >= self._cut)
-        if allowed is not None:
-            rows = rows[allowed[rows]]
-        if not rows.size:
-            return
-        scores = approximate[rows]
-        if rows.size > 4 * self._query.k + 64:
-            self._raise(scores, segment.codes[rows])
-            above = scores >= self._cut
-            rows, scores = rows[above], scores[above]
-        self._kept.append((segment, rows, scores))
-        self._count += rows.size
-        if self._count - self._settled > 4 * self._query.k + 64:
-            self._settle()
+def _bounded(
+    view: View, batch: Batch, tables: FilterTables, room: int, *, threads: int, run: Runner
+) -> tuple[list[tuple[Int64, Int64, npt.NDArray[np.uint8]]], Int64]:
+    """Per query the rows that may matter: positions, where their records begin, whether facts allow them;
+    and per filter how many rows and records it lets through."""
+    queries, probes = batch.queries, batch.probes
+    ks = np.array([query.k for query in queries], np.int64)
+    space = int(min(2 * ks.max() + room, max(view.table[:, USED].sum(), 1) * len(probes.units) + 1))
+    ends = np.cumsum(-(-view.table[:, USED] // CHUNK))
+    counter = ctypes.c_int64(0)
+    left_out = np.concatenate([np.empty(0, np.int64), *batch.left_out])
+    left_out_ends = np.cumsum([0, *(len(one) for one in batch.left_out)])
+    shared = np.array([[_floor(query)] * 2 for query in queries], np.float64)
+    offsets = view.means @ probes.templates.astype(np.float64).T
+    slack = view.reaches[:, np.newaxis] * probes.lost + probes.rounding
+    sexes = np.ascontiguousarray(view.origins[:, 2]) if len(view.origins) else np.zeros(1, np.int32)
+    slots = np.ones(1, np.uint8) if view.wanted is None else view.wanted.astype(np.uint8)
+    facts = fact_table(queries)
+    threads = max(1, min(threads, int(ends[-1]))) if len(ends) else 0
+    kept = [_Kept.of(len(queries), space, len(tables.filters)) for _ in range(threads)]
 
-    def codes(self) -> Int32:
-        """The k records (fewer if there are fewer) that lead by true score, then record id."""
-        self._settle()
-        columns, codes = gather([(segment, rows) for segment, rows, _ in self._kept], self._dimension)
-        if not codes.size:
-            return codes
-        true = np.max([score(columns.template, probe) for probe in self._query.templates], axis=0)
-        order = np.lexsort((columns.record[:, 1], columns.record[:, 0], -true))
-        ranked = codes[order]
-        _, first = np.unique(ranked, return_index=True)
-        return ranked[np.sort(first)[: self._query.k]]
-
-    def _settle(self) -> None:
-        """Raise the cut by all rows kept so far, and drop those below."""
-        if not self._kept:
-            return
-        self._raise(
-            np.concatenate([scores for _, _, scores in self._kept]),
-            np.concatenate([segment.codes[rows] for segment, rows, _ in self._kept]),
+    def work(mine: _Kept) -> Callable[[], object]:
+        return lambda: scan_chunks(
+            view.table,
+            ends,
+            ctypes.addressof(counter),
+            probes.pieces,
+            probes.units,
+            probes.biases,
+            offsets,
+            slack,
+            batch.query_of,
+            tables.of_query,
+            tables.filters,
+            tables.origins,
+            sexes,
+            tables.places,
+            tables.photos,
+            slots,
+            facts,
+            left_out,
+            left_out_ends,
+            ks,
+            shared,
+            mine.rows,
+            mine.keys,
+            mine.lower,
+            mine.upper,
+            mine.speaks,
+            mine.used,
+            mine.overflowed,
+            mine.counts,
         )
-        narrowed = []
-        for segment, rows, scores in self._kept:
-            above = scores >= self._cut
-            if above.any():
-                narrowed.append((segment, rows[above], scores[above]))
-        self._kept = narrowed
-        self._count = self._settled = sum(len(rows) for _, rows, _ in narrowed)
 
-    def _raise(self, scores: Float32, codes: Int32) -> None:
-        kth = kth_record(scores, codes, self._query.k)
-        if kth is not None:
-            self._cut = max(self._cut, _round_down(kth - 2.0 * self._error))
-
-
-def kth_record(scores: npt.NDArray[np.floating], codes: Int32, k: int) -> float | None:
-    """The score of the k-th best record, each taken at its best row; None if there are fewer."""
-    few = 4 * k + 64
-    if len(scores) > few:
-        # The best rows tell, if they are of k records; else one record fills them and all must speak.
-        head = np.argpartition(scores, len(scores) - few)[-few:]
-        kth = kth_record(scores[head], codes[head], k)
-        if kth is not None:
-            return kth
-    order = np.argsort(-scores, kind="stable")
-    _, first = np.unique(codes[order], return_index=True)
-    if len(first) < k:
-        return None
-    return float(scores[order[np.partition(first, k - 1)[k - 1]]])
+    run([work(one) for one in kept])
+    counts = sum((one.counts for one in kept), np.zeros((len(tables.filters), 2), np.int64))
+    found = []
+    for number, query in enumerate(queries):
+        if any(one.overflowed[number] for one in kept):
+            # So many rows lie within the bounds' width of each other, ties of copied photos for one.
+            alone = _only(batch, number)
+            its_tables = filter_tables([query], view.origins)
+            again, _ = _bounded(view, alone, its_tables, 16 * room, threads=threads, run=run)
+            found += again
+        else:
+            found.append(_joined(kept, number, query.k, shared[number]))
+    return found, counts
 
 
-def _round_down(value: float) -> np.float32:
-    """The nearest float32 that is surely not above: a comparison in float32 must not lose a row."""
-    return np.float32(np.nextafter(np.float32(value), np.float32(-np.inf)))
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What one thread keeps per query (q) and filter (f)."""
+
+    rows: Int64  # (q, room)
+    keys: Int64
+    lower: Float64
+    upper: Float64
+    speaks: npt.NDArray[np.uint8]
+    used: Int64  # (q,)
+    overflowed: npt.NDArray[np.uint8]
+    counts: Int64  # (f, 2)
+
+    @classmethod
+    def of(cls, queries: int, room: int, filters: int) -> _Kept:
+        shape = (queries, room)
+        return cls(
+            np.empty(shape, np.int64),
+            np.empty(shape, np.int64),
+            np.empty(shape, np.float64),
+            np.empty(shape, np.float64),
+            np.empty(shape, np.uint8),
+            np.zeros(queries, np.int64),
+            np.zeros(queries, np.uint8),
+            np.zeros((filters, 2), np.int64),
+        )
+
+
+def _joined(
+    kept: Sequence[_Kept], query: int, k: int, cuts: Float64
+) -> tuple[Int64, Int64, npt.NDArray[np.uint8]]:
+    """The threads' rows of one query under the cuts of all of them."""
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(one, name)[query, : int(one.used[query])] for one in kept])
+
+    if not kept:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)
+    rows, keys, speaks = joined("rows"), joined("keys"), joined("speaks")
+    lower, upper = joined("lower"), joined("upper")
+    left = settle(len(rows), rows, keys, lower, upper, speaks, k, cuts.copy())
+    return rows[:left], keys[:left], speaks[:left]
+
+
+def _leading(view: View, query: Query, rows: Int64, keys: Int64, speaks: npt.NDArray[np.uint8]) -> Int64:
+    """Where the records begin that lead by true score, then record id: k that facts allow, k that not."""
+    scores = np.empty(len(rows), np.float64)
+    true_scores(view.table[:, ROWS].copy(), view.stride, rows, query.templates, scores)
+    chosen = []
+    for kind in (1, 0):
+        mine = np.flatnonzero(speaks == kind)
+        if not mine.size:
+            continue
+        records, inverse = np.unique(keys[mine], return_inverse=True)
+        best = np.full(len(records), -np.inf)
+        np.maximum.at(best, inverse, scores[mine])
+        if len(records) > query.k:
+            reach = np.partition(best, len(best) - query.k)[len(best) - query.k]
+            records, best = records[best >= reach], best[best >= reach]
+        if len(records) > query.k:  # ties: their ids decide
+            ids = view.record_ids(records)
+            records = records[np.lexsort((ids[:, 1], ids[:, 0], -best))[: query.k]]
+        chosen.append(records)
+    return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+
+
+def _rows(view: View, keys: Int64) -> tuple[Columns, Int64]:
+    """All live rows of the records that begin at these positions, and each row's index into `keys`."""
+    found, owners = np.empty(4 * len(keys) + 64, np.int64), np.empty(4 * len(keys) + 64, np.int64)
+    count = rows_of_records(view.table, keys, found, owners)
+    if count > len(found):
+        found, owners = np.empty(count, np.int64), np.empty(count, np.int64)
+        rows_of_records(view.table, keys, found, owners)
+    return view.rows_at(found[:count]), owners[:count]
+
+
+def _left_out(view: View, query: Query, keys: Int64) -> tuple[int, int]:
+    """How many rows and records the filter admits of those that the query leaves out by name."""
+    if not keys.size:
+        return 0, 0
+    columns, owners = _rows(view, keys)
+    passes = admitted(replace(query, without_records=frozenset()), columns)
+    return int(passes.sum()), len(np.unique(owners[passes]))
+
+
+def _only(batch: Batch, number: int) -> Batch:
+    of_query = np.flatnonzero(batch.query_of == number)
+    probes = batch.probes
+    alone = Probes(
+        probes.templates[of_query],
+        probes.pieces[of_query],
+        probes.units[of_query],
+        probes.biases[of_query],
+        probes.lost[of_query],
+        probes.rounding,
+    )
+    return Batch([batch.queries[number]], alone, np.zeros(len(of_query), np.int32), [batch.left_out[number]])
+
+
+def _floor(query: Query) -> float:
+    return -np.inf if query.min_score is None else query.min_score
+
+
+def stacked(queries: Sequence[Query]) -> tuple[Float32, Int32]:
+    """All probes of the queries, and whose each is."""
+    templates = np.concatenate([query.templates for query in queries])
+    return templates, np.repeat(
+        np.arange(len(queries), dtype=np.int32), [len(query.templates) for query in queries]
+    )

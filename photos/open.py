@@ -1,14 +1,20 @@
-"""Chooses the photo store by the URI of the settings."""
+"""Chooses where photos and documents live by the URI of the settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from homeward.config import PhotoStoreSettings
 from homeward.errors import InvalidInput
+from photos.documents import DocumentStore
 from photos.folder import FolderPhotoStore
+from photos.folder_documents import FolderDocuments
 from photos.store import PhotoStore
+
+if TYPE_CHECKING:
+    from photos.s3_bucket import S3Bucket
 
 
 def open_photo_store(settings: PhotoStoreSettings, data_dir: Path) -> PhotoStore:
@@ -18,22 +24,41 @@ def open_photo_store(settings: PhotoStoreSettings, data_dir: Path) -> PhotoStore
     Raises `InvalidInput` (CONFIG_INVALID) for another URI, `StoreUnavailable` if the store does not
     answer.
     """
+    place = _place(settings, data_dir)
+    if isinstance(place, Path):
+        return FolderPhotoStore(place)
+    from photos.s3 import S3PhotoStore
+
+    return S3PhotoStore(place)
+
+
+def open_document_store(settings: PhotoStoreSettings, data_dir: Path) -> DocumentStore:
+    """Open the documents in the same place as `open_photo_store`, which see."""
+    place = _place(settings, data_dir)
+    if isinstance(place, Path):
+        return FolderDocuments(place)
+    from photos.s3_documents import S3Documents
+
+    return S3Documents(place)
+
+
+def _place(settings: PhotoStoreSettings, data_dir: Path) -> Path | S3Bucket:
     if not settings.uri:
-        return FolderPhotoStore(data_dir / "photos")
+        return data_dir / "photos"
     parts = urlsplit(settings.uri)
     if parts.query or parts.fragment or parts.username or parts.password:
         raise _wrong("has no user, password, query or fragment; keys come from access_key and secret_key")
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise _wrong("of a folder is file:///absolute/path")
-        return FolderPhotoStore(Path(unquote(parts.path)))
+        return Path(unquote(parts.path))
     if parts.scheme == "s3":
         bucket, _, prefix = parts.path.lstrip("/").partition("/")
         if not parts.hostname or not bucket:
             raise _wrong("of a bucket is s3://host:port/bucket/prefix")
-        from photos.s3 import open_s3
+        from photos.s3_bucket import open_bucket
 
-        return open_s3(settings, parts.netloc, bucket, prefix)
+        return open_bucket(settings, parts.netloc, bucket, prefix)
     raise _wrong("begins with file:// or s3://, or is empty")
 
 

@@ -12,11 +12,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +27,14 @@ from homeward.errors import Corrupt, HomewardError, InvalidInput, NotFound, Work
 from workers.cluster_size import Node, WorkerShare, share
 from workers.open import open_embedding
 from workers.placement import PlacedWorker, Placement, read_placement, write_placement
+from workers.ray_session import NAMESPACE, actor_names, connected, find_actor
 from workers.service import serving
 
-NAMESPACE = "homeward"
 PREFIX = "embedding-"
 KEEPER = "placement"
 START_S = 300.0  # a worker imports torch, reads its model and, on a new node, waits for the machine
 _PLACE_S = 30.0
 _STATUS_S = 10.0
-_KNOCK_S = 5.0
 
 _logger = logging.getLogger(__name__)
 
@@ -156,7 +152,7 @@ def start_workers(
     """
     document = (placement or settings.workers.placement or settings.data_dir / "workers.json").absolute()
     document.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _connected(ray_address):
+    with connected(ray_address):
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         each = share(
             [Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes], count
@@ -195,11 +191,11 @@ def start_workers(
 
 def stop_workers(ray_address: str = "auto") -> int:
     """Take all workers out of the placement document, let them finish, end them; returns how many."""
-    with _connected(ray_address):
-        keeper = _actor(KEEPER)
-        names = _names()
+    with connected(ray_address):
+        keeper = find_actor(KEEPER)
+        names = actor_names(PREFIX)
         for name in names:
-            actor = _actor(name)
+            actor = find_actor(name)
             if keeper is not None:
                 ray.get(keeper.remove.remote(name), timeout=_PLACE_S)
             if actor is None:
@@ -216,12 +212,12 @@ def stop_workers(ray_address: str = "auto") -> int:
 
 def worker_status(ray_address: str = "auto") -> list[WorkerStatus]:
     """What every worker says of itself; one that does not answer has no address."""
-    with _connected(ray_address):
-        return [_status(name) for name in _names()]
+    with connected(ray_address):
+        return [_status(name) for name in actor_names(PREFIX)]
 
 
 def _status(name: str) -> WorkerStatus:
-    actor = _actor(name)
+    actor = find_actor(name)
     if actor is not None:
         with contextlib.suppress(RayError):
             answer: WorkerStatus = ray.get(actor.status.remote(), timeout=_STATUS_S)
@@ -272,48 +268,3 @@ def _addresses(actors: list[Any]) -> list[str]:
         raise WorkerUnavailable(f"a worker failed to start: {error.cause!r}") from error
     except RayActorError as error:
         raise WorkerUnavailable(f"a worker failed to start: {error}") from error
-
-
-def _names() -> list[str]:
-    actors = ray.util.list_named_actors(all_namespaces=True)
-    return sorted(
-        actor["name"]
-        for actor in actors
-        if actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX)
-    )
-
-
-def _actor(name: str) -> Any | None:
-    try:
-        return ray.get_actor(name, NAMESPACE)
-    except ValueError:  # Ray's word for "there is none"
-        return None
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """Join the cluster as a driver for a moment; a process that has joined already stays joined."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        _knock(address)
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise WorkerUnavailable(
-            f"no Ray cluster at {address!r} ({error}); start one on this machine with `RAY_AUTH_MODE=token "
-            "ray start --head --node-ip-address=127.0.0.1 --include-dashboard=false --disable-usage-stats`",
-            code="RAY_UNREACHABLE",
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Raise `OSError` when nothing listens at a host:port: Ray would wait there for minutes."""
-    host, separator, port = address.rpartition(":")
-    if separator and port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()

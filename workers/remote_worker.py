@@ -9,8 +9,9 @@ import grpc
 from pydantic import SecretStr
 
 from homeward.errors import WorkerUnavailable
+from homeward.internal_port import bearer, internal_channel
 from homeward.v1 import embedding_pb2, embedding_pb2_grpc
-from workers.service import ANSWER_MAX_BYTES, bearer
+from workers.service import ANSWER_MAX_BYTES
 
 _DESCRIBE_S = 5.0
 _DOWN_S = (0.25, 5.0)  # after the first failure, and at most
@@ -23,20 +24,7 @@ class RemoteWorker:
     def __init__(self, address: str, token: SecretStr | None) -> None:
         self.address = address
         self.metadata = bearer(token)
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_receive_message_length", ANSWER_MAX_BYTES),
-                # A worker whose machine vanished sends no goodbye: pings find out.
-                ("grpc.keepalive_time_ms", 10_000),
-                ("grpc.keepalive_timeout_ms", 5_000),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 1_000),
-                ("grpc.max_reconnect_backoff_ms", 2_000),
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
+        self._channel = internal_channel(address, max_answer_bytes=ANSWER_MAX_BYTES)
         # The generated stub is one class for both kinds of channel; its types are two.
         self.stub = cast(
             "embedding_pb2_grpc.EmbeddingServiceAsyncStub",

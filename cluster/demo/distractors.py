@@ -15,11 +15,12 @@ from catalogue.types import FaceWrite, PhotoWrite, RecordWrite, RowColumns, Writ
 
 if TYPE_CHECKING:
     from cluster.compose import Parts
-from cluster.follow import Written
 from cluster.rows import face_row
 from homeward.errors import InvalidInput
 from homeward.ids import photo_sha256, record_id
 from homeward.types import Attributes, Box, Face, FaceChoice, FaceRow, Float32, PhotoNote, Quality, RecordKey
+from index.columns import from_rows
+from index.shard_types import Pushed
 from index.synthetic import draw_templates
 
 STATISTICS = Path(__file__).with_name("template_statistics.npz")
@@ -103,9 +104,9 @@ async def load_distractors(parts: Parts, count: int, console: Console | None = N
             if isinstance(result, Exception):
                 raise result
             results.append(result)
-        parts.follower.catch_up(
+        parts.live.catch_up(
             [
-                Written(result.record_id, result.rev, one.rows, ())
+                Pushed(result.record_id, result.rev, from_rows(one.rows, parts.index.dimension), ())
                 for one, result in zip(batch, results, strict=True)
             ]
         )

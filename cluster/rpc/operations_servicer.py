@@ -36,14 +36,18 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         request: operations_pb2.GetStatusRequest,
         context: _Context,
     ) -> operations_pb2.GetStatusResponse:
-        """From memory alone."""
+        """From memory alone, or from the catalogue where shards hold the index."""
         parts, settings = self._parts, self._parts.settings
+        rows, records, rev = parts.index.rows, parts.index.records, parts.index.rev
+        if parts.router is not None:
+            counts = await asyncio.get_running_loop().run_in_executor(parts.blocking, parts.catalogue.counts)
+            rows, records, rev = counts.faces, counts.searchable, counts.rev
         return operations_pb2.GetStatusResponse(
             version=importlib.metadata.version("homeward"),
             model_id=parts.embedding.model_id,
-            rows=parts.index.rows,
-            records=parts.index.records,
-            rev=parts.index.rev,
+            rows=rows,
+            records=records,
+            rev=rev,
             calibrated=parts.calibration is not None,
             stores={
                 "catalogue": _shown(settings.catalogue.uri) or "SQLite in the data folder",

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.compose import Parts
 from cluster.rpc.status import error_from_rpc
-from cluster.server import RunningServer, running_server
+from cluster.server import OpenParts, RunningServer, running_server
 from homeward.config import ServerSettings, Settings
 from homeward.errors import HomewardError
 from homeward.types import FaceRow
@@ -81,12 +81,12 @@ def client_of(channel: grpc.aio.Channel) -> Client:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, embedding: FakeEmbedding | None = None
+    folder: Path, embedding: FakeEmbedding | None = None, open_parts: OpenParts | None = None
 ) -> AsyncIterator[tuple[RunningServer, Client]]:
     """A server over a socket, with the embedded stores in `folder`."""
     settings = Settings(data_dir=folder, server=ServerSettings(address="127.0.0.1:0"))
     async with (
-        running_server(settings, opening(embedding)) as running,
+        running_server(settings, open_parts or opening(embedding)) as running,
         grpc.aio.insecure_channel(running.address) as channel,
     ):
         yield running, client_of(channel)

@@ -18,7 +18,7 @@ from homeward.v1 import search_pb2
 from index.columns import Columns
 from index.gallery import MilvusGallery
 from index.open import open_gallery
-from index.resident import ResidentIndex
+from index.shard import Shard
 from photos.open import open_photo_store
 from tests.cluster.fakes import FakeEmbedding
 
@@ -48,6 +48,11 @@ def opening(
     async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         model = embedding or FakeEmbedding()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if not enrols:  # the index is filled by hand, and no gallery is there to check it by
+            unchecked = settings.index.model_copy(
+                update={"self_check_share": 0.0, "self_check_interval_s": 0.0}
+            )
+            settings = settings.model_copy(update={"index": unchecked})
         with ExitStack() as stack:
             blocking = stack.enter_context(ThreadPoolExecutor(16))
             putting = stack.enter_context(ThreadPoolExecutor(8))
@@ -66,7 +71,7 @@ def opening(
                 catalogue=catalogue,
                 photos=open_photo_store(settings.photos, settings.data_dir),
                 gallery=gallery,
-                index=ResidentIndex(model.dimension),
+                index=Shard(model.dimension),
                 embedding=model,
                 search_log=stack.enter_context(SearchLog(settings.data_dir / "search-log")),
                 calibration=calibration,

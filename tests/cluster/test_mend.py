@@ -48,9 +48,9 @@ def orphan_photos(parts: Parts) -> None:
 
 
 def missing_rows(parts: Parts) -> None:
-    lost = [row.face_id for row in _rows(parts)[:3]]
-    parts.gallery.delete(lost)
-    parts.index.delete_faces(lost)
+    lost = _rows(parts)[:3]
+    parts.gallery.delete([row.face_id for row in lost])
+    parts.index.apply(delete_faces=[(row.record_id, row.face_id) for row in lost])
 
 
 def missing_rows_in_the_gallery_alone(parts: Parts) -> None:
@@ -78,12 +78,13 @@ def index_rows_too_many(parts: Parts) -> None:
 
 
 def index_rows_too_few(parts: Parts) -> None:
-    parts.index.delete_faces([row.face_id for row in _rows(parts)[:2]])
+    parts.index.apply(delete_faces=[(row.record_id, row.face_id) for row in _rows(parts)[:2]])
 
 
 def index_rows_exchanged(parts: Parts) -> None:
     parts.index.upsert([_orphan(parts)])
-    parts.index.delete_faces([_rows(parts)[0].face_id])
+    row = _rows(parts)[0]
+    parts.index.apply(delete_faces=[(row.record_id, row.face_id)])
 
 
 @pytest.mark.parametrize(

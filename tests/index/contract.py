@@ -15,7 +15,9 @@ from homeward.errors import InvalidInput, TemplateInvalid
 from homeward.types import FaceRow, Filter, ProbeFacts, Query
 from index import reference
 from index.columns import Columns, concatenate, from_rows, hex_ids
+from index.fallback import search_slots, slot_expression
 from index.gallery import MilvusGallery
+from index.placement import SLOTS, slots_of
 from tests.index.random_rows import as_values
 from tests.index.rows import hex_id, random_rows, templates, with_template
 
@@ -118,6 +120,28 @@ class GalleryContract:
             assert (found.rev, found.method) == (7, "milvus")
         gallery.delete([row.face_id for row in rows])
         assert gallery.search(replace(plain, filter=Filter(galleries=frozenset({99})))).candidates == ()
+
+    def test_some_slots_alone_are_read_and_searched(self, gallery: MilvusGallery) -> None:
+        rows = random_rows(np.random.default_rng(6), 300, DIMENSION, 90, tag="slots")
+        gallery.upsert(rows)
+        columns = from_rows(rows, DIMENSION)
+        few = np.zeros(SLOTS, np.bool_)
+        few[slots_of(columns.record)[:12]] = True
+        few[0] = few[SLOTS - 1] = True
+        read = concatenate(list(gallery.iterate(where=slot_expression(few))), DIMENSION)
+        assert same(read, list(columns.take(few[slots_of(columns.record)]).face_rows()))
+        many = np.random.default_rng(7).random(SLOTS) < 0.5
+        alive = {row.face_id for row in rows[::3]}
+        narrow = Filter(galleries=frozenset({1}), born=(15_000, 15_900))
+        query = Query(rows[0].template[np.newaxis], 5)
+        for slots in (few, many, None):
+            there = np.array([row.face_id in alive for row in rows])
+            if slots is not None:
+                there &= slots[slots_of(columns.record)]
+            for asked in (query, replace(query, filter=narrow), replace(query, k=300)):
+                part = search_slots(gallery, asked, slots, lambda faces: alive & set(faces))
+                assert part.plausible == reference.partial(asked, columns.take(there)).plausible
+        gallery.delete([row.face_id for row in rows])
 
     def test_rows_survive_erasure(self, gallery: MilvusGallery) -> None:
         rows = random_rows(np.random.default_rng(5), 30, DIMENSION, 10, tag="erased")

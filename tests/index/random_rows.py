@@ -60,9 +60,10 @@ class World:
         """A row of this face; its record, template and facts are chance."""
         chance = self.chance
         born, event, taken = self._span(), self._span(), self._span()
+        record = chance.randrange(self.records)
         return FaceRow(
-            face_id=hex_id("face", face),
-            record_id=hex_id("record", chance.randrange(self.records)),
+            face_id=self.face_id(record, face),
+            record_id=hex_id("record", record),
             photo_sha256=photo_id(chance.randrange(self.faces)),
             ordinal=chance.randrange(3),
             agency=chance.randrange(3),
@@ -78,6 +79,10 @@ class World:
             place=chance.randrange(3),
             template=self.pool()[chance.randrange(self.templates)],
         )
+
+    def face_id(self, record: int, face: int) -> str:
+        """The id of one of a record's faces: a face is of one record for good."""
+        return hex_id("face", record * 100_000 + face)
 
     def rows(self, count: int) -> list[FaceRow]:
         """`count` rows of chance faces, the same face more than once among them."""

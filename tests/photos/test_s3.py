@@ -19,7 +19,8 @@ from pydantic import SecretStr
 from homeward.config import PhotoStoreSettings
 from homeward.errors import Corrupt, InvalidInput, NotFound, StoreUnavailable
 from photos.open import open_photo_store
-from photos.s3 import S3PhotoStore, media_type
+from photos.s3 import media_type
+from photos.s3_bucket import S3Bucket
 from photos.store import PhotoStore
 from tests.photos.contract import AGENCY, PhotoStoreContract
 from tests.servers.process import free_port
@@ -184,7 +185,7 @@ def test_every_error_of_the_sdk_is_mapped() -> None:
     def subclasses(kind: Any) -> set[Any]:
         return {kind}.union(*(subclasses(each) for each in kind.__subclasses__()))
 
-    store = S3PhotoStore(Minio("127.0.0.1:1", "k", "s"), "bucket")
+    bucket = S3Bucket(Minio("127.0.0.1:1", "k", "s"), "bucket")
     raised: set[Any] = {
         each
         for each in vars(minio_error).values()
@@ -193,5 +194,5 @@ def test_every_error_of_the_sdk_is_mapped() -> None:
     raised.discard(minio_error.S3Error)  # the refused keys above raise a real one
     raised |= subclasses(urllib3.exceptions.HTTPError) | {ParseError, OSError, ValueError}
     for kind in raised:
-        with pytest.raises(StoreUnavailable), store._mapped():
+        with pytest.raises(StoreUnavailable), bucket.mapped():
             raise kind.__new__(kind)

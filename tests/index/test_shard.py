@@ -1,4 +1,4 @@
-"""The resident index against the reference over the same rows."""
+"""The shard against the reference over the same rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeward.errors import InvalidInput, TemplateInvalid
-from homeward.types import FaceRow, Query
-from index import reference
+from homeward.types import FaceRow, Filter, Query
+from index import reference, shard
 from index.columns import from_rows
-from index.resident import ResidentIndex
+from index.merge import merge
+from index.placement import SLOTS, slots_of
+from index.shard import Shard
 from index.synthetic import unit_rows
 from tests.index.random_rows import World, as_values, hex_id
 
@@ -28,7 +30,7 @@ class Model:
         self.rows: dict[str, FaceRow] = {}
         self.rev = 0
 
-    def change(self, index: ResidentIndex, world: World) -> None:
+    def change(self, index: Shard, world: World) -> None:
         """Do the same random change to both."""
         chance = world.chance
         self.rev += 1
@@ -39,22 +41,35 @@ class Model:
             index.upsert(rows, rev=self.rev)
             self._put(rows)
         elif kind == 2:
-            faces = [hex_id("face", chance.randrange(world.faces)) for _ in range(chance.randrange(15))]
-            there = sum(face in self.rows for face in set(faces))
-            assert index.delete_faces(faces, rev=self.rev) == there
-            for face in faces:
+            faces = self._some_faces(world)
+            there = sum(face in self.rows for _, face in set(faces))
+            assert index.apply(delete_faces=faces, rev=self.rev) == there
+            for _, face in faces:
                 self.rows.pop(face, None)
         elif kind == 3:
             assert index.delete_record(record, rev=self.rev) == self._drop(record)
         elif kind == 4:
-            rows = [replace(row, record_id=record) for row in world.rows(chance.randrange(4))]
+            number = chance.randrange(world.records)
+            record = hex_id("record", number)
+            rows = [
+                replace(row, record_id=record, face_id=world.face_id(number, at))
+                for at, row in enumerate(world.rows(chance.randrange(4)))
+            ]
             index.replace_record(record, rows, rev=self.rev)
             self._drop(record)
             self._put(rows)
         else:
             index.advance(self.rev)
 
-    def check(self, index: ResidentIndex, queries: list[Query]) -> None:
+    def _some_faces(self, world: World) -> list[tuple[str, str]]:
+        """Records and faces, most of them there."""
+        chance = world.chance
+        there = [(row.record_id, face) for face, row in self.rows.items()]
+        made = world.rows(3)
+        pairs = there + [(row.record_id, row.face_id) for row in made]
+        return [chance.choice(pairs) for _ in range(chance.randrange(15))]
+
+    def check(self, index: Shard, queries: list[Query]) -> None:
         """All that can be asked of the index is what the rows say."""
         columns = from_rows(list(self.rows.values()), self.dimension)
         wanted = [
@@ -65,7 +80,7 @@ class Model:
         assert (index.rows, index.rev) == (len(self.rows), self.rev)
         assert index.records == len({row.record_id for row in self.rows.values()})
 
-    def check_record(self, index: ResidentIndex, record: str) -> None:
+    def check_record(self, index: Shard, record: str) -> None:
         """The rows of a record come back whole, by face id."""
         wanted = sorted((row for row in self.rows.values() if row.record_id == record), key=_face)
         found = list(index.record_rows(record).face_rows())
@@ -97,7 +112,7 @@ def _differ(seed: int, steps: int) -> int:
         templates=chance.choice((1, 3, 12, 40)),
     )
     model = Model(world.dimension)
-    index = ResidentIndex(world.dimension, block_rows=chance.choice((1, 2, 5, 16, 64)))
+    index = Shard(world.dimension, block_rows=chance.choice((1, 2, 5, 16, 64)))
     compared = 0
     start = world.rows(chance.choice((0, 5, 60, 300)))
     index.upsert(start)
@@ -141,10 +156,9 @@ def test_many_rows_of_real_size_equal_the_reference() -> None:
         )
         for number, template in enumerate(templates)
     ]
-    index = ResidentIndex(128, block_rows=3_000)
+    index = Shard(128, block_rows=3_000)
     index.upsert(rows)
-    gone = [row.face_id for row in rows[1::3]]
-    index.delete_faces(gone)
+    index.apply(delete_faces=[(row.record_id, row.face_id) for row in rows[1::3]])
     columns = from_rows([row for number, row in enumerate(rows) if number % 3 != 1], 128)
     queries = [Query(templates[start : start + width], k) for start, width, k in _SHAPES]
     wanted = [replace(reference.search(query, columns), method="exact") for query in queries]
@@ -165,7 +179,7 @@ def test_one_record_with_every_best_row_does_not_hide_the_others() -> None:
         replace(first, face_id=hex_id("g", n), record_id=hex_id("r", n + 1), template=template[5])
         for n in range(5)
     ]
-    index = ResidentIndex(8, block_rows=64)
+    index = Shard(8, block_rows=64)
     index.upsert(rows)
     query = Query(template[:1], k=4)
     wanted = reference.search(query, from_rows(rows, 8))
@@ -191,7 +205,7 @@ def test_readers_see_each_change_whole_or_not_at_all() -> None:
             for one in range(9)
         ]
 
-    index = ResidentIndex(8, block_rows=16)
+    index = Shard(8, block_rows=16)
     index.upsert([replace(blank, face_id=hex_id("other", 1), record_id=other)])
     index.replace_record(record, state(0), rev=0)
     done = threading.Event()
@@ -229,7 +243,7 @@ def test_readers_see_each_change_whole_or_not_at_all() -> None:
 def test_a_refused_upsert_changes_nothing() -> None:
     world = World(Random(3))
     rows = world.distinct_rows(10)
-    index = ResidentIndex(8, rev=7)
+    index = Shard(8, rev=7)
     index.upsert(rows)
     bad = replace(rows[3], template=rows[3].template * np.float32(1.1))
     with pytest.raises(TemplateInvalid):
@@ -240,7 +254,7 @@ def test_a_refused_upsert_changes_nothing() -> None:
 
 
 def test_a_rev_never_runs_backwards() -> None:
-    index = ResidentIndex(8, rev=7)
+    index = Shard(8, rev=7)
     index.advance(5)
     assert index.rev == 7
     index.advance(9)
@@ -260,5 +274,92 @@ def test_a_rev_never_runs_backwards() -> None:
 def test_a_query_that_makes_no_sense_is_refused(change: dict[str, object], field: str) -> None:
     query = replace(Query(World(Random(5)).pool()[:1], k=1), **change)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput) as refused:
-        ResidentIndex(8).search(query)
+        Shard(8).search(query)
     assert refused.value.details["field"] == field
+
+
+def test_what_a_deleted_row_said_is_overwritten_when_the_last_search_has_left() -> None:
+    world = World(Random(6), templates=12)
+    rows = world.distinct_rows(40)
+    index = Shard(8, block_rows=64)
+    index.upsert(rows)
+    gone = rows[0].record_id
+    dead = [row for row in rows if row.record_id == gone]
+    with index._readers.reading():  # a search that began before
+        assert index.delete_record(gone) == len(dead)
+        index.tidy()
+        (block,) = index._view.blocks
+        there = {row.tobytes() for row in block.columns.photo}
+        assert {bytes.fromhex(row.photo_sha256) for row in dead} <= {
+            raw.view(np.uint64).byteswap().tobytes() for raw in map(_words, there)
+        }
+    index.tidy()
+    (block,) = index._view.blocks
+    lost = block.flags & 1 == 0
+    assert lost.sum() == len(dead)
+    assert not block.columns.template[lost].any()
+    assert not block.columns.photo[lost].any()
+    assert index.search(Query(world.pool()[:1], k=100)).rows_searched == len(rows) - len(dead)
+
+
+def _words(raw: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.frombuffer(raw, np.uint8)
+
+
+def test_a_record_of_too_many_faces_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "RECORD_ROWS_MAX", 5)
+    world = World(Random(7), records=1)
+    index = Shard(8)
+    index.upsert(world.distinct_rows(3))
+    more = [replace(row, face_id=hex_id("more", at)) for at, row in enumerate(world.distinct_rows(3))]
+    with pytest.raises(InvalidInput, match="at most 5"):
+        index.upsert(more)
+    assert index.rows == 3
+    index.upsert(more[:2])
+    assert index.rows == 5
+
+
+@given(st.integers(0, 2**63))
+@settings(max_examples=20, deadline=None)
+def test_slots_of_several_shards_together_answer_as_the_whole(seed: int) -> None:
+    chance = Random(seed)
+    world = World(chance, records=200, faces=50)
+    rows = world.distinct_rows(120)
+    index = Shard(8, block_rows=16)
+    owners = np.random.default_rng(seed).integers(0, 3, SLOTS)
+    if chance.random() < 0.5:
+        index.set_cohorts(owners)
+    index.upsert(rows)
+    queries = [world.query() for _ in range(4)]
+    found = [index.parts(queries, owners == owner)[0] for owner in range(3)]
+    columns = from_rows(rows, 8)
+    for at, query in enumerate(queries):
+        merged = merge([parts[at] for parts in found], query, rev=0, method="exact")
+        assert merged == replace(reference.search(query, columns), method="exact")
+    gone = owners == 1
+    assert index.drop_slots(gone) == gone[slots_of(columns.record)].sum()
+    left = columns.take(~gone[slots_of(columns.record)])
+    for query in queries:
+        assert index.search(query) == replace(reference.search(query, left), method="exact")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_codes_and_days_that_no_row_can_have_are_as_in_the_reference(strict: bool) -> None:
+    world = World(Random(8))
+    rows = world.distinct_rows(60)
+    index = Shard(8)
+    index.upsert(rows)
+    far = 2**40
+    for wanted in (
+        Filter(places=frozenset({far}), strict=strict),
+        Filter(places=frozenset({far, 1}), strict=strict),
+        Filter(agencies=frozenset({far, -far})),
+        Filter(sexes=frozenset({far}), strict=strict),
+        Filter(born=(-far, far), strict=strict),
+        Filter(born=(far, 2 * far), strict=strict),
+        Filter(event=(-2 * far, -far), strict=strict),
+    ):
+        query = Query(world.pool()[:1], 5, filter=wanted)
+        assert index.search(query) == replace(reference.search(query, from_rows(rows, 8)), method="exact"), (
+            wanted
+        )

@@ -1,0 +1,242 @@
+"""A bucket of any S3 endpoint, through MinIO's SDK: objects below one prefix, and its errors as ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from xml.etree.ElementTree import ParseError
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.commonconfig import ENABLED
+from minio.credentials.providers import (
+    AWSConfigProvider,
+    ChainedProvider,
+    EnvAWSProvider,
+    EnvMinioProvider,
+    Provider,
+    StaticProvider,
+)
+from minio.error import MinioException, S3Error
+from minio.versioningconfig import SUSPENDED
+
+from homeward.config import PhotoStoreSettings
+from homeward.errors import HomewardError, InvalidInput, StoreUnavailable
+
+_ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion", "ResourceNotFound"})
+_REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
+_CONNECT_S, _READ_S = 5.0, 30.0
+_RETRIES = 3
+_CONNECTIONS = 32
+_PART_MIN = 5 * 1024 * 1024  # what S3 asks of a part
+_PAGE = 1000  # entries of a listing
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a listing."""
+
+    key: str  # below the bucket's prefix
+    folder: bool
+
+
+def open_bucket(settings: PhotoStoreSettings, endpoint: str, name: str, prefix: str) -> S3Bucket:
+    """Connect to `endpoint` (host[:port]) and make sure of the bucket, creating it if it is missing.
+
+    Keys come from the settings; without them from AWS_* or MINIO_* in the environment or from the
+    AWS credentials file. Raises `InvalidInput` (CONFIG_INVALID) for names that S3 cannot have and
+    `StoreUnavailable` if the endpoint does not answer or refuses us.
+    """
+    retry = urllib3.Retry(total=_RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+    http = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
+        maxsize=_CONNECTIONS,
+        retries=retry,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+    )
+    try:
+        client = Minio(
+            endpoint,
+            secure=settings.secure,
+            region=settings.region,
+            credentials=_credentials(settings),
+            http_client=http,
+        )
+    except ValueError as error:
+        raise InvalidInput(
+            f"the S3 endpoint of photos.uri is wrong: {error}", code="CONFIG_INVALID", field="photos.uri"
+        ) from error
+    bucket = S3Bucket(client, name, prefix)
+    bucket.ensure(settings.region)
+    return bucket
+
+
+class S3Bucket:
+    """The objects of one bucket below one prefix. Keys are given without it."""
+
+    def __init__(self, client: Minio, name: str, prefix: str = "") -> None:
+        self._client = client
+        self._name = name
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._versioned = False
+
+    def ensure(self, region: str) -> None:
+        """Create the bucket if it is missing, and note whether it keeps versions."""
+        with self.mapped():
+            try:
+                if not self._client.bucket_exists(self._name):
+                    self._client.make_bucket(self._name, region)
+            except ValueError as error:
+                raise InvalidInput(
+                    f"the bucket of photos.uri has no valid name: {error}",
+                    code="CONFIG_INVALID",
+                    field="photos.uri",
+                ) from error
+            except S3Error as error:
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
+            try:
+                status = self._client.get_bucket_versioning(self._name).status
+                self._versioned = status in (ENABLED, SUSPENDED)
+            except S3Error as error:
+                if error.code not in ("NotImplemented", "MethodNotAllowed"):
+                    raise
+
+    def put(self, key: str, data: bytes, media_type: str) -> None:
+        """Write an object. The server makes it visible when it is whole."""
+        with self.mapped():
+            self._client.put_object(
+                self._name,
+                self._prefix + key,
+                BytesIO(data),
+                len(data),
+                content_type=media_type,
+                # One request whatever the size: parts of an upload that died would stay unseen.
+                part_size=max(len(data), _PART_MIN),
+            )
+
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        """The object's bytes, or the first `limit` of them; None if there is no object."""
+        with self.mapped():
+            try:
+                response = self._client.get_object(self._name, self._prefix + key, length=limit or 0)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    return None
+                if error.code == "InvalidRange":  # an empty object has no first bytes
+                    return b""
+                raise
+            try:
+                data: bytes = response.read()
+            finally:
+                response.close()
+                response.release_conn()
+        return data if limit is None else data[:limit]
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        with self.mapped():
+            try:
+                self._client.stat_object(self._name, self._prefix + key)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    return False
+                raise
+        return True
+
+    def delete(self, key: str) -> bool:
+        """Remove an object, where the bucket keeps versions all of them; whether there was one."""
+        there = self.exists(key)
+        if self._versioned:
+            self._remove_versions(key, folder=False, superseded=False)
+        elif there:
+            with self.mapped():
+                self._client.remove_object(self._name, self._prefix + key)
+        return there
+
+    def drop_superseded(self, key: str, *, folder: bool = False) -> int:
+        """Remove the versions of an object, or of all below a folder, that newer ones replaced; how many."""
+        return self._remove_versions(key, folder=folder, superseded=True) if self._versioned else 0
+
+    def entries(
+        self, prefix: str, *, deep: bool = False, after: str | None = None, page: int = _PAGE
+    ) -> Iterator[Entry]:
+        """What has this prefix, in order of keys, beyond `after`; folders as such unless `deep`."""
+        with self.mapped():
+            for item in self._client.list_objects(
+                self._name,
+                prefix=self._prefix + prefix or None,
+                recursive=deep,
+                start_after=None if after is None else self._prefix + after,
+                extra_query_params={"max-keys": str(min(page, _PAGE))},
+            ):
+                yield Entry(str(item.object_name)[len(self._prefix) :], item.is_dir)
+
+    @contextmanager
+    def mapped(self) -> Iterator[None]:
+        """Turns the SDK's errors into `StoreUnavailable`."""
+        try:
+            yield
+        except HomewardError:
+            raise
+        except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, ParseError) as error:
+            raise StoreUnavailable(
+                f"the photo bucket {self._name!r} cannot be used: {_advice(error)}", store="photos"
+            ) from error
+
+    def _remove_versions(self, key: str, *, folder: bool, superseded: bool) -> int:
+        full = self._prefix + key
+        with self.mapped():
+            found = [
+                item
+                for item in self._client.list_objects(
+                    self._name, prefix=full, recursive=True, include_version=True
+                )
+                if (folder or item.object_name == full) and not (superseded and item.is_latest == "true")
+            ]
+            # Newest last: if this ends half-way, what was replaced does not come back.
+            for item in reversed(found):
+                self._client.remove_object(self._name, str(item.object_name), version_id=item.version_id)
+        return len(found)
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, S3Error):
+        if error.code in _REFUSED:
+            return (
+                f"the server refused us ({error.code}); check HOMEWARD_PHOTOS__ACCESS_KEY and "
+                "HOMEWARD_PHOTOS__SECRET_KEY, and that the key may list, read, write and delete there"
+            )
+        if error.code == "NoSuchBucket":
+            return "it is gone; create it again or restore it"
+        return f"the server answered {error.code}; try again, and look at the server if it stays so"
+    if isinstance(error, urllib3.exceptions.HTTPError | OSError):
+        return (
+            "the server does not answer; check photos.uri, photos.secure (https or not), its "
+            "certificate and that it runs"
+        )
+    return f"{type(error).__name__} from the server's answer; check that photos.uri is an S3 endpoint"
+
+
+def _credentials(settings: PhotoStoreSettings) -> Provider:
+    if (settings.access_key is None) != (settings.secret_key is None):
+        raise InvalidInput(
+            "photos.access_key and photos.secret_key come together", code="CONFIG_INVALID", field="photos"
+        )
+    if settings.access_key is not None and settings.secret_key is not None:
+        return StaticProvider(settings.access_key.get_secret_value(), settings.secret_key.get_secret_value())
+    chain = ChainedProvider([EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider()])
+    try:
+        chain.retrieve()
+    except (MinioException, ValueError, OSError) as error:
+        raise InvalidInput(
+            "there are no S3 keys: set HOMEWARD_PHOTOS__ACCESS_KEY and HOMEWARD_PHOTOS__SECRET_KEY",
+            code="CONFIG_INVALID",
+            field="photos.access_key",
+        ) from error
+    return chain
