@@ -47,6 +47,7 @@ class Parts:
     clock: Clock
     catalogue: Catalogue
     photos: PhotoStore
+    snapshots: Snapshots  # from which the index is loaded sooner than from the gallery
     gallery: MilvusGallery
     index: Shard
     embedding: Embedding
@@ -56,7 +57,6 @@ class Parts:
     scanning: ThreadPoolExecutor  # index scans, so that slow stores never delay a search
     putting: ThreadPoolExecutor  # photo bytes of one batch of enrolments, side by side
     router: Router | None = None  # to the shards that hold the index instead of `index`, if they do
-    snapshots: Snapshots | None = None  # from which the index is loaded sooner than from the gallery
     rows: GalleryRows = field(init=False)
     follower: Follower = field(init=False)  # the one writer of `index`
     live: Live = field(init=False)  # the index that answers
@@ -67,7 +67,7 @@ class Parts:
         model = self.embedding
         rows = GalleryRows(self.catalogue, self.gallery, model.model_id, model.dimension)
         object.__setattr__(self, "rows", rows)
-        follower = Follower(self.catalogue, rows, self.index, self.snapshots)
+        follower = Follower(self.catalogue, rows, self.index, snapshot_source(self.settings, self.snapshots))
         object.__setattr__(self, "follower", follower)
         live: Live = ServerIndex(self.index, follower)
         if self.router is not None:
@@ -145,14 +145,15 @@ def open_index(settings: Settings, dimension: int) -> Shard:
     return Shard(dimension, folder=folder, threads=settings.index.threads)
 
 
-def open_snapshots(
-    settings: Settings, catalogue: Catalogue, model_id: str, dimension: int
-) -> Snapshots | None:
-    """The index's snapshots beside the photos; None when the settings want none."""
-    if not settings.index.snapshot_interval_s:
-        return None
+def open_snapshots(settings: Settings, catalogue: Catalogue, model_id: str, dimension: int) -> Snapshots:
+    """The index's snapshots beside the photos."""
     documents = open_document_store(settings.photos, settings.data_dir)
     return Snapshots(documents, catalogue, model_id, dimension)
+
+
+def snapshot_source(settings: Settings, snapshots: Snapshots) -> Snapshots | None:
+    """What an index is loaded from; None when the settings want no snapshots."""
+    return snapshots if settings.index.snapshot_interval_s else None
 
 
 def _router(

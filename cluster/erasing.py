@@ -45,7 +45,7 @@ class Eraser:
         photos: PhotoStore,
         gallery: MilvusGallery,
         clock: Clock,
-        snapshots: Snapshots | None = None,
+        snapshots: Snapshots,
     ) -> None:
         self._catalogue = catalogue
         self._photos = photos
@@ -62,6 +62,8 @@ class Eraser:
         for store in stores or tuple(Store):
             delete = self._delete_rows if store is Store.GALLERY else self._delete_photos
             try:
+                if store is Store.GALLERY:
+                    self._forget(record_id)
                 while done := self._catalogue.erase(store, delete, record_id=record_id):
                     gone += done
                     if store is Store.GALLERY:
@@ -109,9 +111,8 @@ class Eraser:
         except HomewardError as error:
             done.append(StoreErased("photos", False, error.message))
         try:
-            if self._snapshots is not None:
-                self._snapshots.sweep()
-                done.append(StoreErased("snapshots", True))
+            self._snapshots.sweep()
+            done.append(StoreErased("snapshots", True))
         except HomewardError as error:
             done.append(StoreErased("snapshots", False, error.message))
         try:
@@ -138,10 +139,15 @@ class Eraser:
         left = len(self._catalogue.pending_erasures(store))
         return StoreErased(store.value, not left, f"{left} items could not be removed yet" if left else "")
 
+    def _forget(self, record_id: str | None) -> None:
+        """Take deleted records out of the snapshots, before their rows: what fails is tried again with them.
+        (Of children that were reinstated, the writer of snapshots sees to it.)"""
+        items = self._catalogue.pending_erasures(Store.GALLERY, record_id)
+        records = self._catalogue.deleted({item.record_id for item in items if item.record_id})
+        if records:
+            self._snapshots.forget(records)
+
     def _delete_rows(self, items: Sequence[Item]) -> None:
-        if self._snapshots is not None:  # before the rows: what is not done yet is tried again
-            records = {item.record_id for item in items if item.record_id}
-            self._snapshots.forget(self._catalogue.deleted(records))
         self._gallery.delete([item.item for item in items])
 
     def _delete_photos(self, items: Sequence[Item]) -> None:

@@ -25,6 +25,7 @@ _STEP_S = 0.25
 _ASK_S = 2.0
 _ASKED_MAX = 4
 _MISSES = 3  # steps without an answer before a shard counts as lost
+_LINGER_S = 2.0  # servers that do not know yet that a shard leaves are told so by the shard itself
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class ShardControl:
         self._keeper: ShardKeeper | None = None
         self._clients: dict[str, ShardClient] = {}
         self._missed: dict[str, int] = {}
+        self._drained_at: dict[str, float] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -100,8 +102,12 @@ class ShardControl:
         if decided is not None:
             await loop.run_in_executor(self._executor, self._maps.write, decided)
         for entry in entries:
-            if entry.name in leaving and keeper.is_drained(entry.name) and entry.name not in self._ending:
-                self._ending[entry.name] = asyncio.create_task(self._end(entry))
+            if entry.name in leaving and keeper.is_drained(entry.name):
+                self._drained_at.setdefault(entry.name, now)
+                if entry.name not in self._ending and now - self._drained_at[entry.name] >= _LINGER_S:
+                    self._ending[entry.name] = asyncio.create_task(self._end(entry))
+            else:
+                self._drained_at.pop(entry.name, None)
         return decided
 
     def _tell(self, keeper: ShardKeeper, entry: ShardEntry, status: ShardStatus | None, now: float) -> None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from catalogue.open import open_catalogue
-from cluster.compose import open_index, open_snapshots
+from cluster.compose import open_index, open_snapshots, snapshot_source
 from cluster.follow import Follower
 from cluster.gallery_rows import GalleryRows
 from cluster.shard_control import ShardControl
@@ -61,7 +61,7 @@ async def serving_shard(
         snapshots = await loop.run_in_executor(
             store, open_snapshots, settings, catalogue, model.model_id, model.dimension
         )
-        follower = Follower(catalogue, rows, index, snapshots)
+        follower = Follower(catalogue, rows, index, snapshot_source(settings, snapshots))
         incarnation = secrets.token_hex(8)
         shard = ShardNode(
             name=name,
@@ -71,7 +71,7 @@ async def serving_shard(
             index=index,
             settings=settings,
         )
-        if snapshots is not None:
+        if settings.index.snapshot_interval_s:
             shard.write_snapshots(
                 SnapshotWriter(
                     snapshots,

@@ -14,8 +14,10 @@ import json
 import re
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from homeward.errors import Corrupt, InvalidInput
 from index.columns import COLUMN_NAMES, Bool, Columns, empty
@@ -73,10 +75,10 @@ def encode(pack: Pack) -> bytes:
     problem = _problem(pack)
     if problem:
         raise InvalidInput(f"no pack for a snapshot: {problem}", code="SNAPSHOT_INVALID")
-    body = BytesIO()
-    for name in COLUMN_NAMES:
-        np.save(body, np.ascontiguousarray(getattr(pack.columns, name)), allow_pickle=False)
-    held = body.getbuffer()
+    body = [part for name in COLUMN_NAMES for part in _npy(getattr(pack.columns, name))]
+    checksum = hashlib.sha256()
+    for part in body:
+        checksum.update(part)
     second = json.dumps(
         {
             "model_id": pack.model_id,
@@ -85,14 +87,14 @@ def encode(pack: Pack) -> bytes:
             "slots": np.packbits(pack.slots[group_slots(pack.group)]).tobytes().hex(),
             "rev": pack.rev,
             "rows": len(pack.columns),
-            "bytes": len(held),
-            "sha256": hashlib.sha256(held).hexdigest(),
+            "bytes": sum(len(part) for part in body),
+            "sha256": checksum.hexdigest(),
         }
     ).encode()
     first = b"%s%d %s" % (_MAGIC, FORMAT, hashlib.sha256(second).hexdigest().encode())
     if len(first) + len(second) + 2 > HEAD_BYTES:
         raise InvalidInput("no pack for a snapshot: the model's id is too long", code="SNAPSHOT_INVALID")
-    return b"".join((first, b"\n", second, b"\n", held))
+    return b"".join((first, b"\n", second, b"\n", *body))
 
 
 def read_head(data: bytes) -> PackHead:
@@ -112,7 +114,7 @@ def decode(data: bytes, model_id: str | None = None, dimension: int | None = Non
         raise _corrupt(f"it is {what}: {len(held)} bytes of columns, not {parsed.size}")
     if hashlib.sha256(held).hexdigest() != parsed.sha256:
         raise _corrupt("its columns do not have their checksum")
-    columns = _columns(held)
+    columns = _columns(data, parsed.start)
     pack = Pack(head.group, head.slots, head.rev, columns, head.model_id, head.dimension)
     problem = _problem(pack)
     if problem or len(columns) != head.rows:
@@ -153,8 +155,17 @@ def _parse(data: bytes) -> _Parsed:
         raise _corrupt(f"its second line makes no sense ({type(error).__name__})") from error
 
 
-def _columns(held: memoryview) -> Columns:
-    body = BytesIO(held)
+def _npy(array: npt.NDArray[Any]) -> tuple[bytes, memoryview]:
+    """What `numpy.save` writes, without copying the array's bytes."""
+    whole = np.ascontiguousarray(array)
+    head = BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(whole))
+    return head.getvalue(), whole.reshape(-1).view(np.uint8).data
+
+
+def _columns(data: bytes, start: int) -> Columns:
+    body = BytesIO(data)  # shares the bytes
+    body.seek(start)
     arrays = []
     for name in COLUMN_NAMES:
         try:

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,7 @@ _AREA = "snapshots/"
 _THREADS = 8
 _PAGE = 4096  # changes read at a time
 _HALF_WRITTEN_S = 60.0
+_LEFT = timedelta(days=1)
 
 _logger = logging.getLogger(__name__)
 
@@ -141,8 +143,9 @@ class Snapshots:
         """Find what crashes left in the documents of every model; how many were changed or removed.
 
         Deletions that a writer died before seeing are obeyed. What is of no use goes: documents that cannot
-        be read, those that nobody would load a slot from, and those from after the moment to which the
-        catalogue was restored. Raises `StoreUnavailable`; then it must be called again."""
+        be read, those from after the moment to which the catalogue was restored, and those that lack the
+        changes of a day and are of another model, or have no slot that another document has not later (who
+        writes them nevertheless does so again). Raises `StoreUnavailable`; then it must be called again."""
         changed = self._documents.sweep(_HALF_WRITTEN_S)
         names = self._documents.list_documents(_AREA)
         stored = self._heads(names)
@@ -151,8 +154,11 @@ class Snapshots:
         for one in stored:
             if one.head.rev <= newest:
                 by_model[one.head.model_id].append(one)
-        every = np.ones(SLOTS, np.bool_)
-        useful = [choice.stored for some in by_model.values() for choice in choose(every, some)]
+        useful: list[Stored] = []
+        for model, some in by_model.items():
+            mine = choose(np.ones(SLOTS, np.bool_), some) if model == self._model_id else ()
+            loaded = {choice.stored.name for choice in mine}
+            useful += [one for one in some if one.name in loaded or not self._is_left(one, newest)]
         for name in sorted(set(names) - {one.name for one in useful}):
             changed += self._documents.delete_document(name)
         gone, _ = self._deleted_since(min((one.head.rev for one in useful), default=newest))
@@ -193,6 +199,12 @@ class Snapshots:
             return 0
         self._put(name, replace(pack, columns=pack.columns.take(~dead)))
         return 1
+
+    def _is_left(self, one: Stored, newest: int) -> bool:
+        """Whether its writer seems to be no more: it lacks the changes of a day."""
+        missed = self._catalogue.changes_since(one.head.rev, 1)
+        last = self._catalogue.changes_since(newest - 1, 1)
+        return bool(missed and last) and last[0].at - missed[0].at > _LEFT
 
     def _deleted_since(self, rev: int) -> tuple[frozenset[str], int]:
         """Records with a deletion after `rev`, also of those that are back, and the rev read up to."""

@@ -39,7 +39,7 @@ async def follow(parts: Parts) -> None:
 async def snapshot(parts: Parts) -> None:
     """Write snapshots of the index that are due, now and then; runs until it is cancelled. Shards write
     their own."""
-    if parts.snapshots is None or parts.router is not None:
+    if not parts.settings.index.snapshot_interval_s or parts.router is not None:
         return
     writer = SnapshotWriter(
         parts.snapshots,

@@ -118,6 +118,8 @@ class Shard:
         """Copies of all live rows (of the wanted slots) of one state, block by block."""
         with self._readers.reading():
             for block in self._view.blocks:
+                if wanted is not None and not (block.slots & wanted).any():
+                    continue
                 rows = np.flatnonzero(block.flags & 1)
                 if wanted is not None:
                     rows = rows[wanted[slots_of(block.columns.record[rows])]]

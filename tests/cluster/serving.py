@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import cast
 
 from catalogue.open import open_catalogue
-from cluster.compose import Parts
+from cluster.compose import Parts, open_snapshots
 from cluster.searchlog import SearchLog
 from cluster.server import OpenParts
 from homeward.clock import SystemClock
@@ -70,6 +70,7 @@ def opening(
                 clock=SystemClock(),
                 catalogue=catalogue,
                 photos=open_photo_store(settings.photos, settings.data_dir),
+                snapshots=open_snapshots(settings, catalogue, model.model_id, model.dimension),
                 gallery=gallery,
                 index=Shard(model.dimension),
                 embedding=model,

@@ -39,7 +39,7 @@ ALL: Bool = np.ones(SLOTS, np.bool_)
 
 @dataclass
 class ManualClock:
-    """Monotonic seconds as the test says."""
+    """Time as the test says."""
 
     at: float = 1000.0
 
@@ -89,6 +89,7 @@ class SnapshotWorld:
     index: Shard
     rows: dict[str, list[FaceRow]] = field(default_factory=dict)  # by record: what the gallery has
     numbers: Iterator[int] = field(default_factory=count)
+    clock: ManualClock = field(default_factory=ManualClock)
     chance: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
 
     def snapshots(self, model_id: str = MODEL) -> Snapshots:
@@ -153,7 +154,7 @@ class SnapshotWorld:
             name,
             model_id=MODEL,
             settings=IndexSettings(**settings),
-            clock=clock or ManualClock(),
+            clock=clock or self.clock,
             share=share,
         )
 
@@ -203,11 +204,13 @@ def migrated() -> bytes:
 def open_world(folder: Path) -> SnapshotWorld:
     """An empty one."""
     (folder / FILE).write_bytes(migrated())
+    clock = ManualClock()
     return SnapshotWorld(
         folder,
-        open_catalogue(CatalogueSettings(), folder),
+        open_catalogue(CatalogueSettings(), folder, clock=clock),
         Documents(FolderDocuments(folder / "photos")),
         Shard(DIMENSION, block_rows=256),
+        clock=clock,
     )
 
 
