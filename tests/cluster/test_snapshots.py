@@ -354,20 +354,28 @@ def test_what_a_writer_left_that_died_is_found(world: SnapshotWorld, snapshots: 
     assert snapshots.sweep() == 0
 
 
-def test_sweeping_removes_what_nobody_would_load(world: SnapshotWorld, snapshots: Snapshots) -> None:
+def test_sweeping_removes_what_is_of_no_use(world: SnapshotWorld, snapshots: Snapshots) -> None:
+    other = world.snapshots("other")
     world.enrol_in(3)
     snapshots.write(world.pack(3, part(3, slice(0, 10))), "old")
+    snapshots.write(world.pack(5), "old")
+    other.write(world.pack(3, model_id="other"), "old")
     world.enrol_in(3)
     snapshots.write(world.pack(3), "new")
-    snapshots.write(world.pack(4), "new")
-    world.snapshots("other").write(world.pack(3, model_id="other"), "old")
+    other.write(world.pack(4, model_id="other"), "new")
     later = encode(replace(world.pack(5), rev=world.catalogue.rev() + 1))
     world.documents.put_document(snapshots.name(5, "later"), later)
     half = world.folder / "photos" / ".incoming" / "half"
     half.write_bytes(b"ha")
+    assert snapshots.sweep() == 1  # from another time
+    world.clock.at += 24 * 3600.0
+    world.enrol_in(3)
+    assert snapshots.sweep() == 0  # writers that live may yet come to these
+    world.clock.at += 1.0
+    world.enrol_in(3)
     assert snapshots.sweep() == 2
-    assert list(snapshots.names()) == [snapshots.name(3, "new"), snapshots.name(4, "new")]
-    assert len(world.documents.list_documents()) == 3
+    assert list(snapshots.names()) == [snapshots.name(3, "new"), snapshots.name(5, "old")]
+    assert list(other.names()) == [other.name(4, "new")]
     assert half.exists()  # it may be being written
 
 
