@@ -139,8 +139,13 @@ class Block:
 
     def run_of(self, row: int) -> Index:
         """Numbers of the live rows of the record whose first row this is."""
-        later = np.flatnonzero(self.flags[row + 1 : self.used] & FIRST)[:1]
-        end = row + 1 + int(later[0]) if later.size else self.used
+        end, step = row + 1, 16
+        while end < self.used:
+            later = np.flatnonzero(self.flags[end : min(end + step, self.used)] & FIRST)
+            if later.size:
+                end += int(later[0])
+                break
+            end, step = min(end + step, self.used), 4 * step
         return row + np.flatnonzero(self.flags[row:end] & LIVE)
 
     def view(self) -> BlockView:

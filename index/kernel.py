@@ -21,9 +21,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from index.probe_codes import COMPONENT_STEP
+
 GROUP = 16  # rows whose bytes are interleaved
 TILE = 64  # rows of one kernel call: four groups
-COMPONENT_STEP = 16  # templates are padded with zeros to a multiple: the loop is unrolled fourfold
 
 _config: Any = numba.config
 _GROUPS = TILE // GROUP

@@ -12,6 +12,7 @@ record is implausible when every one of its admitted rows is, and then for all t
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,7 @@ def check_facts(facts: ProbeFacts) -> None:
             )
 
 
+@cache
 def names(bits: int) -> tuple[Implausible, ...]:
     """The reasons of a bit set, in their fixed order."""
     return tuple(reason for bit, reason in enumerate(REASONS) if bits >> bit & 1)

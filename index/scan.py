@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from homeward.types import Float32, Float64, Query
 from index.columns import Columns, Int32
-from index.encode import Probes
 from index.filters import admitted
 from index.lists import part_of
 from index.merge import Partial
 from index.origins import FilterTables, Int64, fact_table, filter_tables
+from index.probe_codes import Probes
 from index.row_loops import rows_of_records, true_scores
 from index.scan_loops import CHUNK, FILTERS, ROWS, USED, scan_chunks, settle
 from index.view import View

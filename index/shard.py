@@ -35,10 +35,10 @@ from index.columns import (
     hex_ids,
     id_words,
 )
-from index.encode import encode_probes
 from index.merge import Partial, merge
 from index.origins import Origins
 from index.placement import SLOTS, slot_of, slots_of
+from index.probe_codes import encode_probes
 from index.readers import Readers
 from index.reference import check_query
 from index.run_table import ROW_BITS, RunTable
@@ -272,7 +272,9 @@ class Shard:
         for task in tasks[:1]:
             task()
         for other in others:
-            other.result()
+            # All chunks are taken by now: one that still waits behind another search has nothing to do.
+            if not other.cancel():
+                other.result()
 
     def _run(self, record: UInt64) -> tuple[Block, Index] | None:
         """Block and live rows of a record (1, 2)."""
