@@ -142,7 +142,12 @@ def open_index(settings: Settings, dimension: int) -> Shard:
     """An empty index whose originals lie where the settings say."""
     folder = settings.index.folder or settings.data_dir / "index"
     folder.mkdir(parents=True, exist_ok=True)
-    return Shard(dimension, folder=folder, threads=settings.index.threads)
+    device = None
+    if settings.index.device != "cpu":
+        from index.torch_scan import TorchScan
+
+        device = TorchScan(settings.index.device)
+    return Shard(dimension, folder=folder, threads=settings.index.threads, device=device)
 
 
 def open_snapshots(settings: Settings, catalogue: Catalogue, model_id: str, dimension: int) -> Snapshots:

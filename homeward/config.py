@@ -105,7 +105,12 @@ class IndexSettings(_Section):
         description="server: each gRPC server holds the gallery; shards: shard actors do",
     )
     folder: Path | None = Field(None, description="float32 originals, on a fast disk; empty: data_dir/index")
-    threads: int = Field(0, ge=0, description="threads of a scan; 0: all cores")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="where codes are scanned; cuda is checked on the CPU only and was never measured",
+    )
+    threads: int = Field(0, ge=0, description="threads of a scan on the CPU; 0: all cores")
     token: SecretStr | None = Field(None, description="shared secret of the shards' internal gRPC port")
     replicas: int = Field(2, ge=1, description="shards that hold each slot, on different nodes")
     shard_cpus: float = Field(1.0, ge=0, description="what Ray reserves for a shard")

@@ -19,7 +19,15 @@ from platformdirs import user_cache_path
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _config: Any = numba.config
-_SOURCES = ("compiled.py", "encode.py", "kernel.py", "row_loops.py", "run_table.py", "scan_loops.py")
+_SOURCES = (
+    "compiled.py",
+    "encode.py",
+    "kernel.py",
+    "probe_codes.py",
+    "row_loops.py",
+    "run_table.py",
+    "scan_loops.py",
+)
 
 
 def compiled(function: Function) -> Function:

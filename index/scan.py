@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ Runner = Callable[[Sequence[Callable[[], object]]], None]  # runs all, returns w
 _ROOM = 512  # rows kept per query and thread, beside two for each wanted record
 
 
+Bounded = tuple[Int64, Int64, npt.NDArray[np.uint8]]  # (n,) each: see `Device.bounded`
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Queries that share a scan."""
@@ -41,10 +44,26 @@ class Batch:
     left_out: Sequence[Int64]  # per query: positions where records begin that it leaves out by name
 
 
-def scan(view: View, batch: Batch, threads: int, run: Runner) -> list[Partial]:
+class Device(Protocol):
+    """Scans on an accelerator in place of the compiled loops: `index.torch_scan.TorchScan`."""
+
+    def bounded(self, view: View, batch: Batch, tables: FilterTables) -> tuple[list[Bounded], Int64]:
+        """Per query the rows that may matter: positions, where their records begin, whether facts allow
+        them; and per filter that filters how many rows and records it lets through, (f, 2)."""
+        ...
+
+    def follow(self, view: View) -> None:
+        """Hold this state's rows, and nothing of those that have gone."""
+        ...
+
+
+def scan(view: View, batch: Batch, threads: int, run: Runner, device: Device | None = None) -> list[Partial]:
     """The part of each query's list that these rows give: `index.reference.partial` of the same rows."""
     tables = filter_tables(batch.queries, view.origins)
-    kept, counts = _bounded(view, batch, tables, _ROOM, threads=threads, run=run)
+    if device is None:
+        kept, counts = _bounded(view, batch, tables, _ROOM, threads=threads, run=run)
+    else:
+        kept, counts = device.bounded(view, batch, tables)
     chosen = [_leading(view, query, *rows) for query, rows in zip(batch.queries, kept, strict=True)]
     keys, inverse = np.unique(np.concatenate(chosen), return_inverse=True)
     columns, owners = _rows(view, keys)
@@ -66,7 +85,7 @@ def scan(view: View, batch: Batch, threads: int, run: Runner) -> list[Partial]:
 
 def _bounded(
     view: View, batch: Batch, tables: FilterTables, room: int, *, threads: int, run: Runner
-) -> tuple[list[tuple[Int64, Int64, npt.NDArray[np.uint8]]], Int64]:
+) -> tuple[list[Bounded], Int64]:
     """Per query the rows that may matter: positions, where their records begin, whether facts allow them;
     and per filter how many rows and records it lets through."""
     queries, probes = batch.queries, batch.probes
@@ -161,9 +180,7 @@ class _Kept:
         )
 
 
-def _joined(
-    kept: Sequence[_Kept], query: int, k: int, cuts: Float64
-) -> tuple[Int64, Int64, npt.NDArray[np.uint8]]:
+def _joined(kept: Sequence[_Kept], query: int, k: int, cuts: Float64) -> Bounded:
     """The threads' rows of one query under the cuts of all of them."""
 
     def joined(name: str) -> Any:

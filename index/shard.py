@@ -42,7 +42,7 @@ from index.probe_codes import encode_probes
 from index.readers import Readers
 from index.reference import check_query
 from index.run_table import ROW_BITS, RunTable
-from index.scan import Batch, scan, stacked
+from index.scan import Batch, Device, scan, stacked
 from index.score import check_templates
 from index.view import View, make_view
 
@@ -56,7 +56,8 @@ _Int64 = npt.NDArray[np.int64]
 class Shard:
     """The exact index of one model's templates. Thread-safe; one writer at a time, any readers.
 
-    `folder` takes the float32 originals, in files without a name; None keeps them in memory.
+    `folder` takes the float32 originals, in files without a name; None keeps them in memory. `device`
+    scans in place of the compiled loops; it is this shard's alone.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class Shard:
         folder: Path | None = None,
         block_rows: int = BLOCK_ROWS,
         threads: int = 0,
+        device: Device | None = None,
     ) -> None:
         self.dimension = dimension
         self._folder = folder
         self._block_rows = block_rows
+        self._device = device
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="scan")
         self._writing = threading.Lock()
@@ -166,7 +169,7 @@ class Shard:
                     stop += 1
                 templates, query_of = stacked(queries[start:stop])
                 batch = Batch(queries[start:stop], encode_probes(templates), query_of, left_out[start:stop])
-                found += scan(view, batch, self._threads, self._run_all)
+                found += scan(view, batch, self._threads, self._run_all, self._device)
                 start = stop
         return found, view.rev
 
@@ -223,6 +226,9 @@ class Shard:
         """Overwrite what deleted rows said, where searches under way kept it from being done at once."""
         with self._writing:
             self._wipe()
+        if self._device is not None:
+            with self._readers.reading():
+                self._device.follow(self._view)
 
     def drop_slots(self, gone: Bool) -> int:
         """Let go of all rows of these slots (SLOTS,); how many there were."""
