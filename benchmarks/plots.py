@@ -1,9 +1,10 @@
-"""CMC and DET curves as PNG files."""
+"""CMC and DET curves, and times of searches, as PNG files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,6 +54,41 @@ def draw_det(trials: Mapping[str, Trial], path: Path, title: str) -> None:
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_search(figures: Mapping[str, Any], path: Path) -> None:
+    """From the figures of `benchmarks.search`. Left: latency by rows beside the time to read them once.
+    Right: probes per second by how many share a pass. Both logarithmic."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    by_rows = figures["sweeps"]["rows"]
+    rows = [point["rows"] for point in by_rows]
+    for key, name, style in (
+        ("flat_ms", "faiss IndexFlatIP", "s-"),
+        ("ours_ms", "Homeward, exact", "o-"),
+        ("limit_ms", f"reading once at {figures['read_bandwidth_gb_s']:.0f} GB/s", "k--"),
+    ):
+        left.plot(rows, [point[key] for point in by_rows], style, label=name)
+    left.set(xlabel="rows", ylabel="ms, median", title=f"one probe, k = {figures['k']}")
+    batches = {int(batch): each["probes_per_s"] for batch, each in figures["batches"].items()}
+    for key, name, style in (("flat", "faiss IndexFlatIP", "s-"), ("ours", "Homeward, exact", "o-")):
+        right.plot(list(batches), [each[key] for each in batches.values()], style, label=name)
+    for name, peer in figures.get("peers", {}).items():
+        if peer["rows"] == figures["rows"]:
+            speeds = {int(batch): each["probes_per_s"] for batch, each in peer["batches"].items()}
+            label = f"{peer['name']}, recall {peer['recall']:.3f}"
+            right.plot(list(speeds), list(speeds.values()), "^:", label=label, gid=name)
+    right.set(xlabel="probes at once", ylabel="probes per second", title=f"{figures['rows']:,} rows")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    right.set_xticks(list(batches), [str(batch) for batch in batches], minor=False)
+    right.set_xticks([], minor=True)
+    threads = f"{figures['threads']} threads, {figures['machine']['cpu']}"
+    figure.suptitle(f"Search of {figures['dimension']}-d templates, {threads}")
     _save(figure, path)
 
 
