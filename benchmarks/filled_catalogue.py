@@ -111,6 +111,8 @@ def _field(table: sa.Table, name: str, row: Mapping[str, Any]) -> str:
         return r"\N"
     if isinstance(table.columns[name].type, sa.JSON):
         value = json.dumps(value)
+    elif isinstance(value, bytes):
+        value = rf"\x{value.hex()}"
     elif isinstance(value, bool):
         value = "t" if value else "f"
     elif isinstance(value, date):  # and datetime

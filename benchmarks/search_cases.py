@@ -228,6 +228,7 @@ class History:
         cohorts = np.random.default_rng(self.chance.randrange(2**32)).integers(0, 3, SLOTS)
         for shard in self.shards:
             shard.tidy()
+            shard.compact(self.chance.choice((0.0, 0.25)), self.chance.choice((None, 1)))
             shard.set_cohorts(cohorts)
 
     def _put(self, rows: list[FaceRow]) -> None:

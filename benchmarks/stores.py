@@ -25,6 +25,8 @@ from tests.servers.process import Server, free_ports, listens, start
 COLLECTION = "homeward"
 _DATABASE = "homeward"
 _START_S = 180.0
+# What whoever runs PostgreSQL for a gallery of millions sets first: the tables that searches read fit in.
+_TUNED = {"shared_buffers": "2GB"}
 _NOTE = "stores.json"
 
 
@@ -60,7 +62,7 @@ def running_stores(keep: Path | None = None) -> Iterator[Stores]:
     start again with it, on the same ports."""
     with ExitStack() as stack:
         if keep is None:
-            postgres = stack.enter_context(postgres_server.postgres())
+            postgres = stack.enter_context(postgres_server.postgres(_TUNED))
             milvus = stack.enter_context(milvus_server.milvus())
             seaweed = stack.enter_context(seaweed_server.seaweed())
         else:
@@ -151,7 +153,7 @@ def _new(keep: Path, started: list[Server]) -> Servers:
         raise FileNotFoundError("no PostgreSQL or S3 server: install the dev dependencies")
     user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
     programs = postgres_server._reachable(source, folders["postgres"], user)
-    postgres = postgres_server.Postgres(*postgres_server._start(programs, folders["postgres"], user))
+    postgres = postgres_server.Postgres(*postgres_server._start(programs, folders["postgres"], user, _TUNED))
     started.append(postgres.server)
     *ports, peer, health = free_ports(len(milvus_server._PORTS) + 2)
     named = dict(zip(milvus_server._PORTS, ports, strict=True))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from catalogue.errors import mapped
 from catalogue.tables import counter, metadata
 from homeward.errors import Corrupt, StoreUnavailable
+
+Result = TypeVar("Result")
 
 _BUSY_MS = 30_000
 _CONNECT_S = 10
@@ -28,8 +30,10 @@ _WRITE = "homeward_write"  # execution option: this transaction will write
 class Database:
     """One engine with its reading and writing transactions. SQLAlchemy's errors are mapped here."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, single: sa.Engine | None = None) -> None:
+        """`single`: connections for single statements, without transactions; None: `engine`'s do."""
         self.engine = engine
+        self._single = single or engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = engine.execution_options(**{_WRITE: True})
         self.is_sqlite = engine.dialect.name == "sqlite"
         # SQLite's own waiting polls and starves; threads of this process queue here instead.
@@ -40,6 +44,19 @@ class Database:
         """A transaction that sees one state of the catalogue throughout."""
         with mapped(), self.engine.connect() as connection, connection.begin():
             yield connection
+
+    def read(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """What `work` reads with a statement that sees one state, in no more than a round trip to the server.
+        Done again when the connection had been lost meanwhile: nobody asked it whether it lives."""
+        with mapped():
+            try:
+                with self._single.connect() as connection:
+                    return work(connection)
+            except sa.exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            with self._single.connect() as connection:
+                return work(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -77,6 +94,7 @@ class Database:
 
     def close(self) -> None:
         """Give all connections back."""
+        self._single.dispose()
         self.engine.dispose()
 
 
@@ -111,16 +129,35 @@ def sqlite_engine(path: Path, pool_size: int) -> sa.Engine:
 
 def postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     """An engine on a PostgreSQL server, through psycopg 3."""
+    return _postgres(url, pool_size, single=False)
+
+
+def postgres_single_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+    """As `postgres_engine`, for statements that run often and by themselves: they are planned once for each
+    connection, and nothing is said to the server beside them."""
+    engine = _postgres(url, pool_size, single=True)
+    sa.event.listen(engine, "connect", _planned_once)
+    return engine
+
+
+def _postgres(url: sa.URL, pool_size: int, *, single: bool) -> sa.Engine:
+    connecting = {"prepare_threshold": 0} if single else {}
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=_POOL_WAIT_S,
-        pool_pre_ping=True,
+        pool_pre_ping=not single,
+        pool_reset_on_return=None if single else "rollback",
         hide_parameters=True,
-        isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": _CONNECT_S, "application_name": "homeward"},
+        isolation_level="AUTOCOMMIT" if single else "READ COMMITTED",
+        connect_args={"connect_timeout": _CONNECT_S, "application_name": "homeward", **connecting},
     )
+
+
+def _planned_once(connection: Any, _record: object) -> None:
+    connection.autocommit = True
+    connection.execute("SET plan_cache_mode = force_generic_plan")
 
 
 def _vacuum_sqlite(connection: sa.Connection) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
-from catalogue.engine import Database, postgres_engine, sqlite_engine
+from catalogue.engine import Database, postgres_engine, postgres_single_engine, sqlite_engine
 from catalogue.migrate import upgrade
 from catalogue.store import Catalogue
 from homeward.clock import Clock
@@ -24,8 +24,11 @@ def open_catalogue(settings: CatalogueSettings, data_dir: Path, *, clock: Clock 
     postgresql://user@host:port/database a PostgreSQL server, with the password from
     `settings.password`. Raises `InvalidInput` (CONFIG_INVALID) for another URI, `StoreUnavailable`
     if the database does not answer, `NotSupported` if a newer Homeward wrote it."""
+    single: sa.Engine | None = None
     if settings.uri:
-        engine = postgres_engine(_postgres_url(settings), settings.pool_size)
+        url = _postgres_url(settings)
+        engine = postgres_engine(url, settings.pool_size)
+        single = postgres_single_engine(url, settings.pool_size)
     else:
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ def open_catalogue(settings: CatalogueSettings, data_dir: Path, *, clock: Clock 
                 store="catalogue",
                 path=str(data_dir),
             ) from error
-    database = Database(engine)
+    database = Database(engine, single)
     try:
         upgrade(database)
     except HomewardError:

@@ -24,7 +24,7 @@ from catalogue.types import (
     RecordPage,
     Request,
     RowColumns,
-    ShownFace,
+    ShownRecord,
     Store,
     StoredFace,
     StoredRecord,
@@ -109,10 +109,9 @@ class CatalogueReader:
             found = reading.read_faces(connection, faces.c.face_id, face_ids)
         return {face.face_id: face for face in found}
 
-    def shown(self, face_ids: Iterable[str]) -> list[ShownFace]:
-        """Those of the faces that exist, each with its record and its photo's date, in one query."""
-        with self._database.reading() as connection:
-            return read_shown(connection, face_ids)
+    def shown(self, face_ids: Iterable[str]) -> dict[str, ShownRecord]:
+        """The records, by id, of those of the faces that exist, with these faces, in one query."""
+        return self._database.read(lambda connection: read_shown(connection, face_ids))
 
     def faces_of(self, record_ids: Iterable[str]) -> list[StoredFace]:
         """All face rows of some records, in order of record, photo, model, ordinal."""

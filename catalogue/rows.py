@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalogue.types import FaceWrite, PhotoWrite, StoredFace, StoredPhoto, StoredRecord
+from homeward.face_message import write_face
 from homeward.types import (
     Attributes,
     Box,
@@ -100,6 +101,7 @@ def face_to_row(record_id: str, sha256: str, model_id: str, face: FaceWrite) -> 
         "quality_score": float(face.quality.score),
         "quality_components": {name: float(value) for name, value in face.quality.components.items()},
         "quality_reasons": list(face.quality.reasons),
+        "shown": write_face(face).SerializeToString(deterministic=True),
     }
 
 

@@ -1,37 +1,26 @@
 """Reads what a candidate list shows: the faces that speak, with record and photo, in one query.
 
-It runs once in every search, so rows are taken by position and nothing is read that is not shown.
+It runs once in every search, on the way of its answer: rows are taken by position, and nothing is read that
+is not shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
+from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from catalogue import sql
+from catalogue import reading
+from catalogue.sql import chunks
 from catalogue.tables import faces, record_photos, records
-from catalogue.types import ShownFace, StoredFace
-from homeward.types import Attributes, Box, DateRange, Quality, RecordKey, Sex
+from catalogue.types import ShownFace, ShownRecord
+from homeward.face_message import write_face
+from homeward.types import Attributes, DateRange, RecordKey, Sex
 
-_FACE = (
-    faces.c.face_id,
-    faces.c.record_id,
-    faces.c.sha256,
-    faces.c.model_id,
-    faces.c.ordinal,
-    faces.c.x,
-    faces.c.y,
-    faces.c.width,
-    faces.c.height,
-    faces.c.landmarks,
-    faces.c.detector_score,
-    faces.c.quality_score,
-    faces.c.quality_components,
-    faces.c.quality_reasons,
-)
+_FACE = (faces.c.face_id, faces.c.record_id, faces.c.sha256, faces.c.shown)
 _TAKEN = (record_photos.c.taken_earliest, record_photos.c.taken_latest, record_photos.c.taken_verified)
 _KEY = (records.c.agency, records.c.gallery, records.c.external_reference)
 _ATTRIBUTES = (
@@ -48,7 +37,7 @@ _ATTRIBUTES = (
     records.c.provenance,
     records.c.legal_basis,
 )
-_QUERY = (
+_ALL = (
     sa.select(*_FACE, *_TAKEN, *_KEY, *_ATTRIBUTES)
     .select_from(faces)
     .join(
@@ -56,32 +45,44 @@ _QUERY = (
         sa.and_(record_photos.c.record_id == faces.c.record_id, record_photos.c.sha256 == faces.c.sha256),
     )
     .join(records, records.c.record_id == faces.c.record_id)
-    .where(faces.c.face_id.in_(sa.bindparam("face_ids", expanding=True)))
 )
+_IDS = "face_ids"
+# PostgreSQL gets one array: the statement is the same for any number of faces, and stays prepared.
+_OF_ARRAY = _ALL.where(faces.c.face_id == sa.any_(sa.bindparam(_IDS, type_=postgresql.ARRAY(sa.Text()))))
+_OF_LIST = _ALL.where(faces.c.face_id.in_(sa.bindparam(_IDS, expanding=True)))
 
 
-def read_shown(connection: sa.Connection, face_ids: Iterable[str]) -> list[ShownFace]:
-    """Those of the faces that exist, in no order."""
-    found: list[ShownFace] = []
-    records_seen: dict[str, tuple[RecordKey, Attributes]] = {}
-    for chunk in sql.chunks(face_ids):
-        for row in connection.execute(_QUERY, {"face_ids": chunk}):
-            face = StoredFace(
-                *row[0:5],
-                box=Box(*row[5:9]),
-                landmarks=np.array(row[9], dtype=np.float32),
-                detector_score=row[10],
-                quality=Quality(row[11], row[12], tuple(row[13])),
-            )
-            if face.record_id not in records_seen:
-                records_seen[face.record_id] = RecordKey(*row[17:20]), _attributes(*row[20:])
-            found.append(ShownFace(face, _range(*row[14:17]), *records_seen[face.record_id]))
+def read_shown(connection: sa.Connection, face_ids: Iterable[str]) -> dict[str, ShownRecord]:
+    """The records, by id, of those of the faces that exist, with these faces."""
+    if connection.dialect.name == "postgresql":
+        rows = connection.execute(_OF_ARRAY, {_IDS: list(face_ids)}).fetchall()
+    else:
+        rows = [row for some in chunks(face_ids) for row in connection.execute(_OF_LIST, {_IDS: some})]
+    messages = _messages(connection, [row[0] for row in rows if row[3] is None])
+    found: dict[str, ShownRecord] = {}
+    for row in rows:
+        face_id, record_id, sha256, message = row[:4]
+        record = found.get(record_id)
+        if record is None:
+            record = ShownRecord(record_id, RecordKey(*row[7:10]), _attributes(*row[10:]), {})
+            found[record_id] = record
+        if message is None:
+            message = messages[face_id]
+        record.faces[face_id] = ShownFace(face_id, sha256, message, _range(row[4], row[5], row[6]))
     return found
 
 
-def _attributes(*row: object) -> Attributes:
+def _messages(connection: sa.Connection, face_ids: Iterable[str]) -> dict[str, bytes]:
+    """Of faces that the first version wrote."""
+    return {
+        face.face_id: write_face(face).SerializeToString(deterministic=True)
+        for face in reading.read_faces(connection, faces.c.face_id, face_ids)
+    }
+
+
+def _attributes(*row: Any) -> Attributes:
     born, sex, verified, event, texts = row[0:3], row[3], row[4], row[5:8], row[8:12]
-    return Attributes(_range(*born), Sex(sex), bool(verified), _range(*event), *texts)  # type: ignore[arg-type]
+    return Attributes(_range(*born), Sex(sex), bool(verified), _range(*event), *texts)
 
 
 def _range(earliest: date | None, latest: date | None, verified: bool) -> DateRange | None:

@@ -157,6 +157,9 @@ faces = sa.Table(
     sa.Column("quality_score", sa.Double(), nullable=False),
     sa.Column("quality_components", sa.JSON(), nullable=False),
     sa.Column("quality_reasons", sa.JSON(), nullable=False),
+    # homeward.v1.Face without its id: what every search that shows this face would make of the columns
+    # before. Null in rows that the first version wrote.
+    sa.Column("shown", sa.LargeBinary()),
     sa.ForeignKeyConstraint(["record_id", "sha256"], ["record_photos.record_id", "record_photos.sha256"]),
     sa.Index(None, "record_id", "sha256"),
 )

@@ -187,12 +187,22 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class ShownFace:
-    """One face of a candidate list, with what the list says of its record."""
+    """One face of a candidate list."""
 
-    face: StoredFace
+    face_id: str
+    sha256: str  # of its photo
+    message: bytes  # homeward.v1.Face, without the id
     taken: DateRange | None  # the photo's
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRecord:
+    """One record of a candidate list, with those of its faces that were asked for."""
+
+    record_id: str
     key: RecordKey
     attributes: Attributes
+    faces: dict[str, ShownFace]  # by face id
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ from workers.calibrate import load_calibration
 from workers.embedding import Embedding
 from workers.open import open_embedding
 
+SCANNING_THREADS = 2  # one batch of searches is scanned while the one before is looked up and written
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -54,7 +56,7 @@ class Parts:
     search_log: SearchLog
     calibration: Calibration | None
     blocking: ThreadPoolExecutor  # catalogue, gallery and photo store calls
-    scanning: ThreadPoolExecutor  # index scans, so that slow stores never delay a search
+    scanning: ThreadPoolExecutor  # searches, so that slow stores of enrolments never delay one
     putting: ThreadPoolExecutor  # photo bytes of one batch of enrolments, side by side
     router: Router | None = None  # to the shards that hold the index instead of `index`, if they do
     rows: GalleryRows = field(init=False)
@@ -90,7 +92,7 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
         blocking = stack.enter_context(ThreadPoolExecutor(16, thread_name_prefix="store"))
-        scanning = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="scan"))
+        scanning = stack.enter_context(ThreadPoolExecutor(SCANNING_THREADS, thread_name_prefix="scan"))
         putting = stack.enter_context(ThreadPoolExecutor(8, thread_name_prefix="put"))
         loop = asyncio.get_running_loop()
         catalogue = await loop.run_in_executor(

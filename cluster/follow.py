@@ -26,6 +26,8 @@ from index.shard import Shard
 from index.shard_types import Pushed
 
 _PAGE = 4096  # changes read at a time
+_DEAD_MOST = 0.125  # of a block: beyond that its live rows move; a scan takes as long for the dead
+_DEAD_AFTER_LOAD = 0.02  # when nobody waits for anything else yet
 
 _logger = logging.getLogger(__name__)
 
@@ -140,6 +142,7 @@ class Follower:
         if left.any():
             for columns in self._rows.of_slots(left):
                 self._index.apply(upserts=columns)
+            self._index.compact(_DEAD_AFTER_LOAD)  # a record's rows came one by one, and were moved together
         since = self._apply_since(since, wanted)
         with self._lock:
             begun = time.monotonic()
@@ -176,6 +179,8 @@ class Follower:
             self._apply(changes, mine)
             self._cursor = changes[-1].rev
         self._index.tidy()
+        if not own:  # no writer waits
+            self._index.compact(_DEAD_MOST, 1)
 
     def _apply(self, changes: Sequence[Change], mine: dict[tuple[str, int], Pushed]) -> None:
         concerned = [change for change in changes if self._held[slot_of(change.record_id)]]

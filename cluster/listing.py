@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from catalogue.types import ShownRecord
 from cluster.facts import age_at, contradictions, years_between
 from cluster.probe import ProbeFace
-from cluster.search_types import EnrolledRecord, Known, ListedCandidate, ListedEvidence
+from cluster.search_types import Known, ListedCandidate, ListedEvidence
 from homeward.types import Candidate, CandidateList
 
 Ratio = Callable[[float], float | None]
 
 
-def is_current(found: CandidateList, records: Mapping[str, EnrolledRecord]) -> bool:
+def is_current(found: CandidateList, records: Mapping[str, ShownRecord]) -> bool:
     """Whether the catalogue still has every candidate and every face that speaks for it."""
     return all(
         candidate.record_id in records
@@ -23,7 +24,7 @@ def is_current(found: CandidateList, records: Mapping[str, EnrolledRecord]) -> b
 
 def listed(
     found: CandidateList,
-    records: Mapping[str, EnrolledRecord],
+    records: Mapping[str, ShownRecord],
     probe: ProbeFace,
     known: Known,
     ratio: Ratio,
@@ -43,7 +44,7 @@ def listed(
 
 
 def _listed(
-    candidate: Candidate, record: EnrolledRecord, probe: ProbeFace, known: Known, *, rank: int, ratio: Ratio
+    candidate: Candidate, record: ShownRecord, probe: ProbeFace, known: Known, *, rank: int, ratio: Ratio
 ) -> ListedCandidate:
     evidence = tuple(
         ListedEvidence(

@@ -36,6 +36,8 @@ _logger = logging.getLogger(__name__)
 class Live(Protocol):
     """What of an index the services use. `catch_up` and `search_batch` block; the others are for the loop."""
 
+    scans_elsewhere: bool  # other processes scan: several batches can be on their way
+
     def check_loaded(self) -> None:
         """Raise `Unavailable` (INDEX_LOADING) while it cannot answer."""
         ...
@@ -59,6 +61,8 @@ class Live(Protocol):
 
 class ServerIndex:
     """`Live` over the shard in this process's memory."""
+
+    scans_elsewhere = False
 
     def __init__(self, index: Shard, follower: Follower) -> None:
         self._index = index
@@ -90,6 +94,8 @@ class ServerIndex:
 
 class ShardedIndex:
     """`Live` over the cluster's shards. Made on the event loop that the router runs on."""
+
+    scans_elsewhere = True
 
     def __init__(
         self, router: Router, catalogue: Catalogue, rows: GalleryRows, executor: Executor, stale_s: float

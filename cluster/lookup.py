@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from catalogue.coding import PLACE, place_cell
 from catalogue.store import Catalogue
-from cluster.search_types import EnrolledFace, EnrolledRecord
+from catalogue.types import ShownRecord
+from homeward.types import Attributes, DateRange
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """What the catalogue says of a record that is a probe."""
+
+    attributes: Attributes
+    taken: Mapping[str, DateRange | None]  # by face id: when its photo was taken
+    photos: frozenset[str]  # sha256 of all
 
 
 class Lookup:
@@ -15,26 +26,18 @@ class Lookup:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def records(self, face_ids: Collection[str]) -> dict[str, EnrolledRecord]:
-        """The records of those of the faces that exist, with these faces, in one query."""
-        found: dict[str, EnrolledRecord] = {}
-        for shown in self._catalogue.shown(face_ids):
-            record = shown.face.record_id
-            if record not in found:
-                found[record] = EnrolledRecord(record, shown.key, shown.attributes, {})
-            found[record].faces[shown.face.face_id] = EnrolledFace(shown.face, shown.taken)
-        return found
+    def shown(self, face_ids: Collection[str]) -> dict[str, ShownRecord]:
+        """The records, by id, of those of the faces that exist, with these faces, in one query."""
+        return self._catalogue.shown(face_ids)
 
-    def record(self, record_id: str) -> tuple[EnrolledRecord, frozenset[str]]:
-        """One record, and the SHA-256 of all its photos. Raises `NotFound` and `RecordDeleted`."""
+    def record(self, record_id: str) -> ProbeRecord:
+        """One record. Raises `NotFound` and `RecordDeleted`."""
         stored = self._catalogue.get(record_id)
-        faces = {
-            face.face_id: EnrolledFace(face, photo.note.taken)
-            for photo in stored.photos
-            for face in photo.faces
-        }
-        enrolled = EnrolledRecord(record_id, stored.key, stored.attributes, faces)
-        return enrolled, frozenset(photo.sha256 for photo in stored.photos)
+        return ProbeRecord(
+            attributes=stored.attributes,
+            taken={face.face_id: photo.note.taken for photo in stored.photos for face in photo.faces},
+            photos=frozenset(photo.sha256 for photo in stored.photos),
+        )
 
     def code_of(self, kind: str, name: str) -> int | None:
         """The code of an agency, a gallery or a place; None when nobody enrolled under that name."""

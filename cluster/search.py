@@ -10,13 +10,15 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from cluster.compose import Parts
+from catalogue.types import ShownRecord
+from cluster.compose import SCANNING_THREADS, Parts
 from cluster.facts import probe_facts
 from cluster.listing import is_current, listed
 from cluster.lookup import Lookup
@@ -26,14 +28,13 @@ from cluster.search_entry import compare_entry, search_entry
 from cluster.search_types import (
     AnswerList,
     Comparison,
-    EnrolledRecord,
     PhotoProbe,
     SearchAnswer,
     SearchContext,
     SearchRequest,
     TemplateProbe,
 )
-from homeward.batching import MicroBatcher
+from homeward.batching import StagedBatcher
 from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, Unavailable
 from homeward.ids import check_id, photo_sha256
 from homeward.telemetry import Operation, emit
@@ -47,7 +48,30 @@ POLL_S = 0.01
 RECORD_FACES_MAX = 1024  # each is compared with every row at once
 
 _Lists = tuple[CandidateList, ...]
+_Records = Mapping[str, ShownRecord]
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Made(Generic[Result]):
+    """An answer and what is sent of it; its line is on its way to the disk."""
+
+    answer: SearchAnswer
+    written: Result
+    logged: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A search that waits for its scan."""
+
+    request: SearchRequest
+    probe: Probe
+    queries: tuple[Query, ...]  # one per face of the probe
+    write: Callable[[SearchAnswer], Any]
+    seconds: dict[str, float]  # by stage
+    at: float  # performance counter
+    is_last: bool  # takes what there is, if the catalogue has moved on since the scan
 
 
 class Searcher:
@@ -58,13 +82,14 @@ class Searcher:
         self._settings = parts.settings.search
         self._lookup = Lookup(parts.catalogue)
         self._is_open = False
-        self._batcher: MicroBatcher[tuple[Query, ...], _Lists] = MicroBatcher(
-            self._scan,
+        self._batcher: StagedBatcher[_Job, _Made[Any] | None] = StagedBatcher(
+            self._work,
+            lanes=SCANNING_THREADS,
             executor=parts.scanning,
             batch_max=self._settings.batch_max,
             queue_max=self._settings.queue_max,
             name="search",
-            weigh=lambda queries: sum(len(query.templates) for query in queries),
+            weigh=lambda job: sum(len(query.templates) for query in job.queries),
             weight_max=self._settings.batch_max,
         )
 
@@ -77,8 +102,17 @@ class Searcher:
         self._is_open = False
         await self._batcher.close()
 
-    async def search(self, request: SearchRequest, wait_s: float) -> SearchAnswer:
+    async def search(
+        self,
+        request: SearchRequest,
+        wait_s: float,
+        write: Callable[[SearchAnswer], Result],
+    ) -> tuple[SearchAnswer, Result]:
         """Answer one search, waiting at most `wait_s` seconds for its `min_rev`.
+
+        `write`, called in another thread, makes of the answer what is to be sent, while the answer's line
+        goes to the search log; both are done on return. What was left of the logging then is in the answer's
+        `seconds` only afterwards.
 
         Raises `CaseRequired`; `InvalidInput` and its kinds for the rest of the request; `NotFound`
         for the record; `Conflict` (NOT_CALIBRATED, RECORD_NOT_SEARCHABLE); `Overloaded`; `Unavailable`
@@ -112,12 +146,19 @@ class Searcher:
         )
         for query in queries:  # a batch is shared with strangers: one bad query must not cost them theirs
             check_query(query, self._parts.embedding.dimension)
-        lists, records = await self._find(queries, seconds)
-        answer = self._answer(probe, lists, records, seconds)
-        with _timed("log", seconds):
-            entry = search_entry(request, probe.logged, answer)
-            await asyncio.wrap_future(self._parts.search_log.submit(entry))
-        return answer
+        made: _Made[Result] | None = None
+        for attempt in range(RESCANS + 1):
+            # Again if the catalogue moved on meanwhile, so that a child deleted in between leaves its place
+            # to the next one.
+            at, is_last = time.perf_counter(), attempt == RESCANS
+            made = await self._batcher.submit(_Job(request, probe, queries, write, seconds, at, is_last))
+            if made is not None:
+                break
+            await asyncio.sleep(POLL_S * 2**attempt)  # the writer is about to change the index too
+        assert made is not None
+        with _timed("log", seconds):  # what of it was left
+            await asyncio.wrap_future(made.logged)
+        return made.answer, made.written
 
     async def compare(
         self, context: SearchContext, photos: tuple[bytes, bytes], ordinals: tuple[int | None, int | None]
@@ -171,7 +212,7 @@ class Searcher:
             seen = await embedding.embed(given.photo)
             return photo_probe(given, seen, request.known, self._settings.max_probe_faces)
         record_id = check_id(given.record_id, "record_id")
-        enrolled, photos = await self._blocking(lambda: self._lookup.record(record_id))
+        enrolled = await self._blocking(lambda: self._lookup.record(record_id))
         rows = await self._parts.live.record_rows(record_id)
         if len(rows) > RECORD_FACES_MAX:
             raise InvalidInput(
@@ -186,46 +227,57 @@ class Searcher:
                 code="RECORD_NOT_SEARCHABLE",
                 record_id=record_id,
             )
-        faces = [enrolled.faces.get(face_id) for face_id in hex_ids(rows.face)]
         return record_probe(
             record_id,
             templates=rows.template,
-            taken=tuple(None if face is None else face.taken for face in faces),
-            photos=photos,
+            taken=tuple(map(enrolled.taken.get, hex_ids(rows.face))),
+            photos=enrolled.photos,
             attributes=enrolled.attributes,
             given=request.known,
         )
 
-    async def _find(
-        self, queries: tuple[Query, ...], seconds: dict[str, float]
-    ) -> tuple[_Lists, Mapping[str, EnrolledRecord]]:
-        """Scan and look up, again if the catalogue moved on meanwhile, so that a child deleted in
-        between leaves its place to the next one."""
-        for attempt in range(RESCANS + 1):
-            with _timed("scan", seconds):
-                lists = await self._batcher.submit(queries)
-            with _timed("catalogue", seconds):
-                shown = {face.face_id for one in lists for each in one.candidates for face in each.evidence}
-                records = await self._blocking(partial(self._lookup.records, shown))
-            if all(is_current(one, records) for one in lists):
-                break
-            await asyncio.sleep(POLL_S * 2**attempt)  # the writer is about to change the index too
-        return lists, records
-
-    def _scan(self, batch: Sequence[tuple[Query, ...]]) -> list[_Lists | Exception]:
-        found = iter(self._parts.live.search_batch([query for queries in batch for query in queries]))
-        answers: list[_Lists | Exception] = []
-        for queries in batch:
-            lists = tuple(next(found) for _ in queries)
-            self._parts.self_check.offer(queries, lists)
-            answers.append(lists)
+    def _work(self, jobs: Sequence[_Job], go_on: Callable[[], None]) -> list[_Made[Any] | Exception | None]:
+        """Scan for all, look up what all show by one query, finish each. The next batch is scanned once this
+        one has been."""
+        live = self._parts.live
+        if live.scans_elsewhere:
+            go_on()
+        try:
+            found = iter(live.search_batch([query for job in jobs for query in job.queries]))
+        except BaseException:
+            for job in jobs:
+                _tell("scan", job.seconds, time.perf_counter() - job.at, "FAILED")
+            raise
+        go_on()
+        scanned = time.perf_counter()
+        lists = [tuple(next(found) for _ in job.queries) for job in jobs]
+        for job, mine in zip(jobs, lists, strict=True):
+            _tell("scan", job.seconds, scanned - job.at)
+            self._parts.self_check.offer(job.queries, mine)
+        candidates = [each for mine in lists for one in mine for each in one.candidates]
+        records = self._lookup.shown({face.face_id for each in candidates for face in each.evidence})
+        looked_up = time.perf_counter() - scanned
+        answers: list[_Made[Any] | Exception | None] = []
+        for job, mine in zip(jobs, lists, strict=True):
+            _tell("catalogue", job.seconds, looked_up)
+            try:
+                answers.append(self._made(job, mine, records))
+            except Exception as error:  # noqa: BLE001 - raised to its own caller alone
+                answers.append(error)
         return answers
+
+    def _made(self, job: _Job, lists: _Lists, records: _Records) -> _Made[Any] | None:
+        if not job.is_last and not all(is_current(one, records) for one in lists):
+            return None
+        answer = self._answer(job.probe, lists, records, job.seconds)
+        logged = self._parts.search_log.submit(search_entry(job.request, job.probe.logged, answer))
+        return _Made(answer, job.write(answer), logged)
 
     def _answer(
         self,
         probe: Probe,
         lists: _Lists,
-        records: Mapping[str, EnrolledRecord],
+        records: _Records,
         seconds: dict[str, float],
     ) -> SearchAnswer:
         return SearchAnswer(
@@ -284,6 +336,11 @@ def _sole_face(seen: PhotoFaces | BaseException, ordinal: int | None, field: str
     return seen.faces[0]
 
 
+def _tell(stage: str, seconds: dict[str, float], spent: float, outcome: str = "OK") -> None:
+    seconds[stage] = seconds.get(stage, 0.0) + spent
+    emit(Operation(f"search {stage}", outcome, spent))
+
+
 @contextmanager
 def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
@@ -292,6 +349,4 @@ def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
         yield
         outcome = "OK"
     finally:
-        spent = time.perf_counter() - started
-        seconds[stage] = seconds.get(stage, 0.0) + spent
-        emit(Operation(f"search {stage}", outcome, spent))
+        _tell(stage, seconds, time.perf_counter() - started, outcome)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catalogue.types import StoredFace
-from homeward.types import Attributes, Calibration, DateRange, Face, Float32, Implausible, RecordKey, Sex
+from catalogue.types import ShownFace, ShownRecord
+from homeward.types import Calibration, DateRange, Face, Float32, Implausible, Sex
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +92,10 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class EnrolledFace:
-    """A face of the catalogue, and when its photo was taken."""
-
-    stored: StoredFace
-    taken: DateRange | None
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledRecord:
-    """What the catalogue says of one candidate, and of those of its faces that were asked for."""
-
-    record_id: str
-    key: RecordKey
-    attributes: Attributes
-    faces: dict[str, EnrolledFace]  # by face id
-
-
-@dataclass(frozen=True, slots=True)
 class ListedEvidence:
     """One face of a candidate, as shown."""
 
-    face: EnrolledFace
+    face: ShownFace
     score: float
     years_to_probe: float | None  # between the two photos, where both dates are known
 
@@ -123,7 +105,7 @@ class ListedCandidate:
     """One record of an answer, for a person to review. Never an identification."""
 
     rank: int  # from 1
-    record: EnrolledRecord
+    record: ShownRecord
     score: float
     log_likelihood_ratio: float | None
     evidence: tuple[ListedEvidence, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -116,6 +117,7 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         background.append(asyncio.create_task(sweep(parts), name="sweep"))
         background.append(asyncio.create_task(snapshot(parts), name="snapshot"))
         background.append(asyncio.create_task(check_searches(parts.self_check), name="self-check"))
+        gc.freeze()  # what is here by now stays: collections need not look at it again and again
         await running.open()
         yield running
 

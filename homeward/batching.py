@@ -10,12 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from homeward.errors import Overloaded, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Results: TypeAlias = Sequence[Result | Exception]
+_Batch: TypeAlias = list[tuple[Item, "asyncio.Future[Result]"]]
 
 
 class MicroBatcher(Generic[Item, Result]):
@@ -28,7 +31,7 @@ class MicroBatcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        work: Callable[[Sequence[Item]], Results[Result]],
         *,
         executor: Executor,
         batch_max: int,
@@ -74,8 +77,8 @@ class MicroBatcher(Generic[Item, Result]):
         if self._runner is not None:
             await asyncio.gather(self._runner, return_exceptions=True)
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _take(self) -> _Batch[Item, Result]:
+        batch: _Batch[Item, Result] = []
         weight = 0
         while self._waiting and len(batch) < self._batch_max:
             item, future = self._waiting[0]
@@ -88,18 +91,82 @@ class MicroBatcher(Generic[Item, Result]):
         return batch
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while batch := self._take():
-            items = [item for item, _ in batch]
-            results: Sequence[Result | Exception]
-            try:
-                results = await loop.run_in_executor(self._executor, self._work, items)
-            except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
-                results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+            await self._begin(batch)
+
+    async def _begin(self, batch: _Batch[Item, Result]) -> None:
+        """Work on a batch; returns when the next one may be formed."""
+        await self._finish(batch, self._start(self._work, [item for item, _ in batch]))
+
+    def _start(self, work: Callable[..., Results[Result]], *given: object) -> asyncio.Future[Results[Result]]:
+        return asyncio.get_running_loop().run_in_executor(self._executor, work, *given)
+
+    async def _finish(self, batch: _Batch[Item, Result], work: asyncio.Future[Results[Result]]) -> None:
+        results: Results[Result]
+        try:
+            results = await work
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+class StagedBatcher(MicroBatcher[Item, Result]):
+    """As `MicroBatcher`, for work whose end needs something else than its beginning: `work(items, go_on)`
+    calls `go_on`, from any thread, when the next batch may be formed and worked on beside it.
+
+    At most `lanes` batches are worked on at a time; `executor` has as many threads.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item], Callable[[], None]], Results[Result]],
+        *,
+        lanes: int,
+        executor: Executor,
+        batch_max: int,
+        queue_max: int,
+        name: str,
+        weigh: Callable[[Item], int] = lambda _: 1,
+        weight_max: int | None = None,
+    ) -> None:
+        super().__init__(
+            lambda items: work(items, lambda: None),
+            executor=executor,
+            batch_max=batch_max,
+            queue_max=queue_max,
+            name=name,
+            weigh=weigh,
+            weight_max=weight_max,
+        )
+        self._staged = work
+        self._lanes = lanes
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """See `MicroBatcher`."""
+        await super().close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _begin(self, batch: _Batch[Item, Result]) -> None:
+        loop = asyncio.get_running_loop()
+        may_go_on: asyncio.Future[None] = loop.create_future()
+
+        def go_on() -> None:
+            if not may_go_on.done():
+                may_go_on.set_result(None)
+
+        items = [item for item, _ in batch]
+        work = self._start(self._staged, items, lambda: loop.call_soon_threadsafe(go_on))
+        ending = asyncio.create_task(self._finish(batch, work), name="batch-ending")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.wait({may_go_on, ending}, return_when=asyncio.FIRST_COMPLETED)
+        while len(self._ending) >= self._lanes:
+            done, _ = await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
+            self._ending -= done

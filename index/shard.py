@@ -230,6 +230,21 @@ class Shard:
             with self._readers.reading():
                 self._device.follow(self._view)
 
+    def compact(self, share: float, most: int | None = None) -> int:
+        """Move the rows of blocks (of so many at most) of which more than a share is dead, the deadest first;
+        how many there were. A scan passes over dead rows as over live ones."""
+        with self._writing:
+            blocks = [one for one in self._blocks.values() if one.used - one.alive > share * one.used]
+            chosen = sorted(blocks, key=lambda one: one.alive / one.used)[:most]
+            for cohort, tail in list(self._tails.items()):
+                if tail in chosen:
+                    del self._tails[cohort]
+            for block in chosen:
+                self._evacuate(block)
+            if chosen:
+                self._publish(None)
+        return len(chosen)
+
     def drop_slots(self, gone: Bool) -> int:
         """Let go of all rows of these slots (SLOTS,); how many there were."""
         with self._writing:

@@ -25,6 +25,7 @@ from homeward.errors import (
     Unavailable,
     WorkerUnavailable,
 )
+from homeward.face_message import write_landmarks
 from homeward.status import error_from_rpc
 from homeward.types import Float32, PhotoFaces
 from homeward.v1 import embedding_pb2
@@ -32,7 +33,7 @@ from workers.decode import DecodeLimits, check_bytes
 from workers.embedding import Embedding
 from workers.placement import Placement, read_placement
 from workers.remote_worker import RemoteWorker
-from workers.rpc import read_faces, write_landmarks
+from workers.rpc import read_faces
 
 CALL_S = 60.0  # one photo, queue included
 PATIENCE_S = 5.0  # how long a photo waits for any worker to answer: about what a restart takes

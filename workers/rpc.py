@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from homeward.errors import Corrupt, InvalidInput
+from homeward.face_message import write_face
 from homeward.types import Box, Face, Float32, PhotoFaces, Quality
 from homeward.v1 import embedding_pb2, records_pb2
 
@@ -25,7 +26,7 @@ def write_faces(value: PhotoFaces) -> embedding_pb2.EmbedResponse:
         height=value.height,
         model_id=value.model_id,
         faces=[
-            embedding_pb2.EmbeddedFace(face=_write_face(face), template=face.template.astype("<f4").tobytes())
+            embedding_pb2.EmbeddedFace(face=write_face(face), template=face.template.astype("<f4").tobytes())
             for face in value.faces
         ],
     )
@@ -45,29 +46,12 @@ def read_faces(message: embedding_pb2.EmbedResponse, dimension: int) -> PhotoFac
     )
 
 
-def write_landmarks(landmarks: Float32) -> list[records_pb2.Point]:
-    """(5, 2) pixels as points."""
-    return [records_pb2.Point(x=float(x), y=float(y)) for x, y in landmarks]
-
-
 def read_landmarks(message: embedding_pb2.CropRequest) -> Float32:
     """(5, 2) float32; raises `InvalidInput` for another number of points or one that is not finite."""
     landmarks = _points(message.landmarks)
     if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
         raise InvalidInput("landmarks are five points x, y, each a finite number", field="landmarks")
     return landmarks
-
-
-def _write_face(face: Face) -> records_pb2.Face:
-    return records_pb2.Face(
-        ordinal=face.ordinal,
-        box=records_pb2.Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
-        landmarks=write_landmarks(face.landmarks),
-        detector_score=face.detector_score,
-        quality=records_pb2.Quality(
-            score=face.quality.score, components=face.quality.components, reasons=face.quality.reasons
-        ),
-    )
 
 
 def _read_face(message: records_pb2.Face, template: Float32) -> Face:

@@ -7,19 +7,15 @@ path of the wrong field; `write_*` make messages.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cluster.rpc.fields import LONG_CHARS, invalid, key_text, span, text
 from homeward.types import (
     Attributes,
-    Box,
     DateRange,
     FaceChoice,
-    Float32,
     PhotoNote,
-    Quality,
     RecordKey,
     Sex,
 )
@@ -141,35 +137,6 @@ def write_attributes(value: Attributes) -> records_pb2.Attributes:
         case_reference=value.case_reference,
         provenance=value.provenance,
         legal_basis=value.legal_basis,
-    )
-
-
-class SeenFace(Protocol):
-    """A face as the pipeline saw it or as the catalogue keeps it."""
-
-    @property
-    def ordinal(self) -> int: ...
-    @property
-    def box(self) -> Box: ...
-    @property
-    def landmarks(self) -> Float32: ...
-    @property
-    def detector_score(self) -> float: ...
-    @property
-    def quality(self) -> Quality: ...
-
-
-def write_face(face: SeenFace, face_id: str = "") -> records_pb2.Face:
-    """One face without its template; `face_id` only for faces that are enrolled."""
-    return records_pb2.Face(
-        face_id=face_id,
-        ordinal=face.ordinal,
-        box=records_pb2.Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
-        landmarks=[records_pb2.Point(x=x, y=y) for x, y in face.landmarks.tolist()],
-        detector_score=face.detector_score,
-        quality=records_pb2.Quality(
-            score=face.quality.score, components=face.quality.components, reasons=face.quality.reasons
-        ),
     )
 
 

@@ -22,11 +22,11 @@ from cluster.rpc.convert import (
     read_attributes,
     read_key,
     read_photo_note,
-    write_face,
     write_time,
 )
 from cluster.rpc.fields import invalid, request_id, text
 from cluster.rpc.record_messages import write_record
+from homeward.face_message import write_face
 from homeward.ids import check_id, face_id
 from homeward.types import Attributes
 from homeward.v1 import enrolment_pb2

@@ -7,10 +7,10 @@ from cluster.rpc.convert import (
     write_attributes,
     write_choice,
     write_date_range,
-    write_face,
     write_key,
     write_time,
 )
+from homeward.face_message import write_face
 from homeward.v1 import records_pb2
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cluster.plan import check_context
-from cluster.rpc.convert import read_date_range, read_sex, write_date_range, write_face, write_key, write_sex
+from cluster.rpc.convert import read_date_range, read_sex, write_date_range, write_key, write_sex
 from cluster.rpc.fields import invalid, number, text
 from cluster.search_types import (
     Age,
@@ -23,6 +23,7 @@ from cluster.search_types import (
     TemplateProbe,
     Wanted,
 )
+from homeward.face_message import write_face
 from homeward.types import Calibration
 from homeward.v1 import search_pb2
 
@@ -66,9 +67,11 @@ def read_search(message: search_pb2.SearchRequest, client: str = "", peer: str =
 
 
 def write_answer(answer: SearchAnswer) -> search_pb2.SearchResponse:
-    """The whole answer."""
-    return search_pb2.SearchResponse(
-        lists=[_list(one) for one in answer.lists],
+    """The whole answer but for its times.
+
+    Every search waits for this. Parts are made where they belong: one that is made by itself is copied when
+    it is put into a larger one."""
+    message = search_pb2.SearchResponse(
         account=search_pb2.SearchAccount(
             rows=answer.rows,
             records=answer.records,
@@ -78,10 +81,16 @@ def write_answer(answer: SearchAnswer) -> search_pb2.SearchResponse:
         ),
         calibration=write_calibration(answer.calibration),
         search_id=answer.search_id,
-        times=[
-            search_pb2.StageTime(stage=stage, seconds=seconds) for stage, seconds in answer.seconds.items()
-        ],
     )
+    for one in answer.lists:
+        _write_list(one, message.lists.add())
+    return message
+
+
+def write_times(answer: SearchAnswer, message: search_pb2.SearchResponse) -> None:
+    """How long its stages took."""
+    for stage, seconds in answer.seconds.items():
+        message.times.add(stage=stage, seconds=seconds)
 
 
 def write_comparison(made: Comparison) -> search_pb2.CompareResponse:
@@ -172,46 +181,42 @@ def _age(message: search_pb2.AgeRange) -> Age:
     return Age(youngest, oldest, message.verified)
 
 
-def _list(value: AnswerList) -> search_pb2.CandidateList:
-    return search_pb2.CandidateList(
-        face=None if value.face is None else write_face(value.face),
-        candidates=[_candidate(one) for one in value.candidates],
-        excluded=[
-            search_pb2.Exclusion(reason=str(reason), records=count)
-            for reason, count in sorted(value.excluded.items())
-        ],
-    )
+def _write_list(value: AnswerList, message: search_pb2.CandidateList) -> None:
+    if value.face is not None:
+        message.face.MergeFrom(write_face(value.face))
+    for one in value.candidates:
+        _write_candidate(one, message)
+    for reason, count in sorted(value.excluded.items()):
+        message.excluded.add(reason=str(reason), records=count)
 
 
-def _candidate(value: ListedCandidate) -> search_pb2.Candidate:
+def _write_candidate(value: ListedCandidate, to: search_pb2.CandidateList) -> None:
     record, age = value.record, value.age_at_probe
     attributes = record.attributes
-    return search_pb2.Candidate(
+    message = to.candidates.add(
         rank=value.rank,
         record_id=record.record_id,
         key=write_key(record.key),
         comparison_score=value.score,
         log_likelihood_ratio=value.log_likelihood_ratio,
-        evidence=[
-            search_pb2.Evidence(
-                face=write_face(one.face.stored, one.face.stored.face_id),
-                sha256=one.face.stored.sha256,
-                comparison_score=one.score,
-                taken=write_date_range(one.face.taken),
-                years_to_probe=one.years_to_probe,
-            )
-            for one in value.evidence
-        ],
         born=write_date_range(attributes.born),
         sex=write_sex(attributes.sex),
         sex_verified=attributes.sex_verified,
         event=write_date_range(attributes.event),
         event_place=attributes.event_place,
-        age_at_probe=(
-            None
-            if age is None
-            else search_pb2.AgeRange(min_years=age.youngest, max_years=age.oldest, verified=age.verified)
-        ),
         implausible=[str(reason) for reason in value.implausible],
         notes=value.notes,
     )
+    if age is not None:
+        message.age_at_probe.min_years = age.youngest
+        message.age_at_probe.max_years = age.oldest
+        message.age_at_probe.verified = age.verified
+    for one in value.evidence:
+        shown = message.evidence.add(
+            sha256=one.face.sha256,
+            comparison_score=one.score,
+            taken=write_date_range(one.face.taken),
+            years_to_probe=one.years_to_probe,
+        )
+        shown.face.MergeFromString(one.face.message)
+        shown.face.face_id = one.face.face_id

@@ -14,7 +14,7 @@ from google.rpc import status_pb2
 from cluster.compose import Parts
 from cluster.rpc.fields import SHORT_CHARS, text
 from cluster.rpc.interceptors import seconds_left
-from cluster.rpc.search_messages import read_context, read_search, write_answer, write_comparison
+from cluster.rpc.search_messages import read_context, read_search, write_answer, write_comparison, write_times
 from cluster.rpc.status import code_of, status_of
 from cluster.search import Searcher
 from cluster.search_types import SearchAnswer
@@ -23,7 +23,6 @@ from homeward.telemetry import Operation, emit
 from homeward.v1 import search_pb2, search_pb2_grpc
 
 REPLY_S = 0.25  # kept of the deadline for the search itself, when it waits for a rev
-_INLINE_FACES = 400  # answers that show more are written off the event loop
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in the stubs alone
 
@@ -97,12 +96,11 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     async def _search(
         self, request: search_pb2.SearchRequest, context: _Context, left_s: float
     ) -> search_pb2.SearchResponse:
-        answer = await self._searcher.search(
-            read_search(request, *_caller(context)), wait_s=max(0.0, left_s - REPLY_S)
+        answer, message = await self._searcher.search(
+            read_search(request, *_caller(context)), max(0.0, left_s - REPLY_S), self._written
         )
-        if sum(len(each.evidence) for one in answer.lists for each in one.candidates) <= _INLINE_FACES:
-            return write_answer(answer)
-        return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, self._written, answer)
+        write_times(answer, message)
+        return message
 
     def _written(self, answer: SearchAnswer) -> search_pb2.SearchResponse:
         message = write_answer(answer)

