@@ -41,15 +41,28 @@ class Source(Protocol):
 
 
 class Follower:
-    """The one writer of an index. Blocking; every method is thread-safe."""
+    """The one writer of an index. Blocking; every method is thread-safe.
+
+    Where every server tells what it commits (`told_s` > 0), what another one has committed is waited for so
+    many seconds before it is read from the gallery, which takes longer.
+    """
 
     def __init__(
-        self, catalogue: Catalogue, rows: GalleryRows, index: Shard, source: Source | None = None
+        self,
+        catalogue: Catalogue,
+        rows: GalleryRows,
+        index: Shard,
+        source: Source | None = None,
+        *,
+        told_s: float = 0.0,
     ) -> None:
         self._catalogue = catalogue
         self._rows = rows
         self._index = index
         self._source = source
+        self._told_s = told_s
+        self._told: dict[tuple[str, int], Pushed] = {}  # by record and rev; later than the cursor
+        self._telling = threading.Condition()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._held: Bool = np.zeros(SLOTS, np.bool_)  # replaced, never changed
@@ -110,9 +123,12 @@ class Follower:
         Raises `StoreUnavailable` when the catalogue, or the gallery for other servers' writes, does
         not answer; the next call goes on where this one stopped.
         """
+        with self._telling:
+            self._told |= {(one.record_id, one.rev): one for one in own if one.rev > self._cursor}
+            self._telling.notify_all()
         with self._lock:
             begun = time.monotonic()
-            self._catch_up(own)
+            self._catch_up(a_writer_waits=bool(own))
             self._confirmed_at = max(self._confirmed_at, begun)
             return self._cursor
 
@@ -148,7 +164,7 @@ class Follower:
             begun = time.monotonic()
             self._apply_since(since, wanted)
             self._held = self._held | wanted
-            self._catch_up(())
+            self._catch_up()
             self._index.advance(self._cursor)
             self._confirmed_at = max(self._confirmed_at, begun)
 
@@ -171,32 +187,33 @@ class Follower:
                 self._index.apply(upserts=columns)
                 wanted.update(hex_ids(columns.face))
             self._index.apply(delete_faces=[(there[face], face) for face in there.keys() - wanted])
-            self._catch_up(())
+            self._catch_up()
 
-    def _catch_up(self, own: Sequence[Pushed]) -> None:
-        mine = {(written.record_id, written.rev): written for written in own}
+    def _catch_up(self, *, a_writer_waits: bool = False) -> None:
         while changes := self._catalogue.changes_since(self._cursor, _PAGE):
-            self._apply(changes, mine)
-            self._cursor = changes[-1].rev
+            self._apply(changes, self._told_s if len(changes) < _PAGE else 0.0)
+            with self._telling:
+                self._cursor = changes[-1].rev
+                self._told = {key: one for key, one in self._told.items() if one.rev > self._cursor}
         self._index.tidy()
-        if not own:  # no writer waits
+        if not a_writer_waits:
             self._index.compact(_DEAD_MOST, 1)
 
-    def _apply(self, changes: Sequence[Change], mine: dict[tuple[str, int], Pushed]) -> None:
+    def _told_of(self, wanted: set[tuple[str, int]], wait_s: float) -> dict[tuple[str, int], Pushed]:
+        """What was told of these records at these revs, or is soon."""
+        with self._telling:
+            self._telling.wait_for(lambda: wanted <= self._told.keys(), wait_s)
+            return {key: self._told[key] for key in wanted & self._told.keys()}
+
+    def _apply(self, changes: Sequence[Change], wait_s: float) -> None:
         concerned = [change for change in changes if self._held[slot_of(change.record_id)]]
         times = Counter(change.record_id for change in concerned)
         last = {change.record_id: change for change in concerned}
         gone = [record for record, change in last.items() if change.deleted]
-        known: list[Pushed] = []
-        others: list[str] = []
-        for record, change in last.items():
-            written = mine.get((record, change.rev))
-            if change.deleted:
-                continue
-            if written is not None and times[record] == 1:
-                known.append(written)
-            else:
-                others.append(record)
+        written = {record: change.rev for record, change in last.items() if not change.deleted}
+        told = self._told_of({(record, rev) for record, rev in written.items() if times[record] == 1}, wait_s)
+        known = list(told.values())
+        others = [record for record, rev in written.items() if (record, rev) not in told]
         rev = changes[-1].rev
         self._index.apply(
             delete_records=gone,

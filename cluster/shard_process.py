@@ -28,6 +28,9 @@ from index.shard_service import serving
 
 _ENTRY_S = 2.0  # between looks at its own entry
 
+# What a server commits it tells within this, as a rule; reading it from the gallery takes as long.
+_TOLD_S = 0.3
+
 _logger = logging.getLogger(__name__)
 
 
@@ -61,7 +64,8 @@ async def serving_shard(
         snapshots = await loop.run_in_executor(
             store, open_snapshots, settings, catalogue, model.model_id, model.dimension
         )
-        follower = Follower(catalogue, rows, index, snapshot_source(settings, snapshots))
+        source = snapshot_source(settings, snapshots)
+        follower = Follower(catalogue, rows, index, source, told_s=_TOLD_S)
         incarnation = secrets.token_hex(8)
         shard = ShardNode(
             name=name,
