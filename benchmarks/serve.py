@@ -242,7 +242,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
     parser.add_argument("--rows", type=int, default=1_000_000, help="faces, a multiple of 16 (1,000,000)")
     parser.add_argument("--keep", type=Path, help="folder of filled stores: made when new, used when there")
-    parser.add_argument("--seconds", type=float, default=8.0, help="spent on a measurement, about (8)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="spent on a measurement, about (2)")
     parser.add_argument("--shards", type=int, default=2, help="on the Ray of its own (2)")
     parser.add_argument("--full", action="store_true", help="Milvus HNSW as well")
     parser.add_argument("--plot", type=Path, help="PNG file (beside the JSON)")

@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 _BUSY_MS = 30_000
 _CONNECT_S = 10
 _POOL_WAIT_S = 30.0
+_PLANNED_S = 300
 _WRITE = "homeward_write"  # execution option: this transaction will write
 
 
@@ -141,17 +142,18 @@ def postgres_single_engine(url: sa.URL, pool_size: int) -> sa.Engine:
 
 
 def _postgres(url: sa.URL, pool_size: int, *, single: bool) -> sa.Engine:
-    connecting = {"prepare_threshold": 0} if single else {}
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=_POOL_WAIT_S,
         pool_pre_ping=not single,
+        # What was planned when there was little is planned anew some minutes later.
+        pool_recycle=_PLANNED_S if single else -1,
         pool_reset_on_return=None if single else "rollback",
         hide_parameters=True,
         isolation_level="AUTOCOMMIT" if single else "READ COMMITTED",
-        connect_args={"connect_timeout": _CONNECT_S, "application_name": "homeward", **connecting},
+        connect_args={"connect_timeout": _CONNECT_S, "application_name": "homeward"},
     )
 
 

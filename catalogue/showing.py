@@ -62,12 +62,12 @@ def read_shown(connection: sa.Connection, face_ids: Iterable[str]) -> dict[str, 
     found: dict[str, ShownRecord] = {}
     for row in rows:
         face_id, record_id, sha256, message = row[:4]
+        if message is None and (message := messages.get(face_id)) is None:
+            continue  # deleted a moment ago
         record = found.get(record_id)
         if record is None:
             record = ShownRecord(record_id, RecordKey(*row[7:10]), _attributes(*row[10:]), {})
             found[record_id] = record
-        if message is None:
-            message = messages[face_id]
         record.faces[face_id] = ShownFace(face_id, sha256, message, _range(row[4], row[5], row[6]))
     return found
 

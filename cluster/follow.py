@@ -27,6 +27,7 @@ from index.shard_types import Pushed
 
 _PAGE = 4096  # changes read at a time
 _DEAD_MOST = 0.125  # of a block: beyond that its live rows move; a scan takes as long for the dead
+_TOLD_MOST = 4096  # records
 _DEAD_AFTER_LOAD = 0.02  # when nobody waits for anything else yet
 
 _logger = logging.getLogger(__name__)
@@ -123,14 +124,26 @@ class Follower:
         Raises `StoreUnavailable` when the catalogue, or the gallery for other servers' writes, does
         not answer; the next call goes on where this one stopped.
         """
-        with self._telling:
-            self._told |= {(one.record_id, one.rev): one for one in own if one.rev > self._cursor}
-            self._telling.notify_all()
+        self.tell(own)
         with self._lock:
             begun = time.monotonic()
-            self._catch_up(a_writer_waits=bool(own))
+            self._catch_up()
             self._confirmed_at = max(self._confirmed_at, begun)
             return self._cursor
+
+    def tell(self, pushed: Sequence[Pushed]) -> None:
+        """Keep what a server committed for `catch_up`, which may be waiting for it. Never waits. Of more than
+        can be kept the rest is read from the gallery."""
+        with self._telling:
+            for one in pushed:
+                if one.rev > self._cursor and len(self._told) < _TOLD_MOST:
+                    self._told[one.record_id, one.rev] = one
+            self._telling.notify_all()
+
+    def poll(self) -> None:
+        """Catch up; then, when nobody waits, move the rows of a block together that is dead in large part."""
+        self.catch_up()
+        self._index.compact(_DEAD_MOST, 1)
 
     def _load(self, wanted: Bool) -> None:
         if not wanted.any():
@@ -158,7 +171,9 @@ class Follower:
         if left.any():
             for columns in self._rows.of_slots(left):
                 self._index.apply(upserts=columns)
-            self._index.compact(_DEAD_AFTER_LOAD)  # a record's rows came one by one, and were moved together
+            # A record's rows came one by one, and were moved together. Block by block: others are followed.
+            while self._index.compact(_DEAD_AFTER_LOAD, 1):
+                pass
         since = self._apply_since(since, wanted)
         with self._lock:
             begun = time.monotonic()
@@ -189,15 +204,14 @@ class Follower:
             self._index.apply(delete_faces=[(there[face], face) for face in there.keys() - wanted])
             self._catch_up()
 
-    def _catch_up(self, *, a_writer_waits: bool = False) -> None:
+    def _catch_up(self) -> None:
+        give_up = time.monotonic() + self._told_s
         while changes := self._catalogue.changes_since(self._cursor, _PAGE):
-            self._apply(changes, self._told_s if len(changes) < _PAGE else 0.0)
+            self._apply(changes, give_up - time.monotonic() if len(changes) < _PAGE else 0.0)
             with self._telling:
                 self._cursor = changes[-1].rev
                 self._told = {key: one for key, one in self._told.items() if one.rev > self._cursor}
         self._index.tidy()
-        if not a_writer_waits:
-            self._index.compact(_DEAD_MOST, 1)
 
     def _told_of(self, wanted: set[tuple[str, int]], wait_s: float) -> dict[tuple[str, int], Pushed]:
         """What was told of these records at these revs, or is soon."""
@@ -210,13 +224,14 @@ class Follower:
         times = Counter(change.record_id for change in concerned)
         last = {change.record_id: change for change in concerned}
         gone = [record for record, change in last.items() if change.deleted]
+        if gone:  # before anything is waited for
+            self._index.apply(delete_records=gone)
         written = {record: change.rev for record, change in last.items() if not change.deleted}
         told = self._told_of({(record, rev) for record, rev in written.items() if times[record] == 1}, wait_s)
         known = list(told.values())
         others = [record for record, rev in written.items() if (record, rev) not in told]
         rev = changes[-1].rev
         self._index.apply(
-            delete_records=gone,
             delete_faces=[(one.record_id, face) for one in known for face in one.removed_faces],
             upserts=concatenate([one.rows for one in known], self._index.dimension),
             rev=None if others else rev,

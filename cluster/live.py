@@ -82,7 +82,7 @@ class ServerIndex:
 
     async def record_rows(self, record_id: str) -> Columns:
         """See `Live`."""
-        return self._index.record_rows(record_id)
+        return await asyncio.to_thread(self._index.record_rows, record_id)
 
     async def reach(self, rev: int, wait_s: float) -> int:
         """See `Live`."""

@@ -111,8 +111,8 @@ class Searcher:
         """Answer one search, waiting at most `wait_s` seconds for its `min_rev`.
 
         `write`, called in another thread, makes of the answer what is to be sent, while the answer's line
-        goes to the search log; both are done on return. What was left of the logging then is in the answer's
-        `seconds` only afterwards.
+        goes to the search log; both are done on return. How long the logging was waited for is in the
+        answer's `seconds` only then.
 
         Raises `CaseRequired`; `InvalidInput` and its kinds for the rest of the request; `NotFound`
         for the record; `Conflict` (NOT_CALIBRATED, RECORD_NOT_SEARCHABLE); `Overloaded`; `Unavailable`
@@ -156,8 +156,6 @@ class Searcher:
                 break
             await asyncio.sleep(POLL_S * 2**attempt)  # the writer is about to change the index too
         assert made is not None
-        with _timed("log", seconds):  # what of it was left
-            await asyncio.wrap_future(made.logged)
         return made.answer, made.written
 
     async def compare(
@@ -255,7 +253,12 @@ class Searcher:
             _tell("scan", job.seconds, scanned - job.at)
             self._parts.self_check.offer(job.queries, mine)
         candidates = [each for mine in lists for one in mine for each in one.candidates]
-        records = self._lookup.shown({face.face_id for each in candidates for face in each.evidence})
+        try:
+            records = self._lookup.shown({face.face_id for each in candidates for face in each.evidence})
+        except BaseException:
+            for job in jobs:
+                _tell("catalogue", job.seconds, time.perf_counter() - scanned, "FAILED")
+            raise
         looked_up = time.perf_counter() - scanned
         answers: list[_Made[Any] | Exception | None] = []
         for job, mine in zip(jobs, lists, strict=True):
@@ -264,6 +267,13 @@ class Searcher:
                 answers.append(self._made(job, mine, records))
             except Exception as error:  # noqa: BLE001 - raised to its own caller alone
                 answers.append(error)
+        written = time.perf_counter()
+        for number, (job, made) in enumerate(zip(jobs, answers, strict=True)):
+            if isinstance(made, _Made):
+                failed = made.logged.exception()  # waits: no answer leaves before its line is on the disk
+                _tell("log", job.seconds, time.perf_counter() - written, "FAILED" if failed else "OK")
+                if isinstance(failed, Exception):
+                    answers[number] = failed
         return answers
 
     def _made(self, job: _Job, lists: _Lists, records: _Records) -> _Made[Any] | None:

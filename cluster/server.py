@@ -117,6 +117,8 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         background.append(asyncio.create_task(sweep(parts), name="sweep"))
         background.append(asyncio.create_task(snapshot(parts), name="snapshot"))
         background.append(asyncio.create_task(check_searches(parts.self_check), name="self-check"))
+        gc.collect()
+        stack.callback(gc.unfreeze)
         gc.freeze()  # what is here by now stays: collections need not look at it again and again
         await running.open()
         yield running

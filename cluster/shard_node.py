@@ -128,9 +128,8 @@ class ShardNode:
         """See `Served`."""
         if self._follower.cursor >= rev:
             return self._follower.cursor
-        return await asyncio.get_running_loop().run_in_executor(
-            self._storing, self._follower.catch_up, pushed
-        )
+        self._follower.tell(pushed)  # at once: it may be waited for by whoever holds these threads up
+        return await asyncio.get_running_loop().run_in_executor(self._storing, self._follower.catch_up)
 
     def status(self) -> ShardStatus:
         """See `Served`."""
@@ -200,7 +199,7 @@ class ShardNode:
                 _logger.exception("%s", self._name)
 
     def _follow(self) -> None:
-        self._follower.catch_up()
+        self._follower.poll()
 
     def _snapshot(self) -> None:
         while self._snapshots is not None and not self._stopping.is_set() and self._snapshots.step():

@@ -29,7 +29,7 @@ async def follow(parts: Parts) -> None:
     while parts.router is None:
         await asyncio.sleep(parts.settings.search.follow_interval_s)
         try:
-            await loop.run_in_executor(parts.blocking, parts.follower.catch_up)
+            await loop.run_in_executor(parts.blocking, parts.follower.poll)
         except HomewardError as error:
             _logger.warning("following the change log: %s", error.message)
         except Exception:  # one failure must not end the following

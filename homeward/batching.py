@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from homeward.errors import Overloaded, Unavailable
@@ -96,15 +97,14 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def _begin(self, batch: _Batch[Item, Result]) -> None:
         """Work on a batch; returns when the next one may be formed."""
-        await self._finish(batch, self._start(self._work, [item for item, _ in batch]))
+        await self._finish(batch, self._work, [item for item, _ in batch])
 
-    def _start(self, work: Callable[..., Results[Result]], *given: object) -> asyncio.Future[Results[Result]]:
-        return asyncio.get_running_loop().run_in_executor(self._executor, work, *given)
-
-    async def _finish(self, batch: _Batch[Item, Result], work: asyncio.Future[Results[Result]]) -> None:
+    async def _finish(
+        self, batch: _Batch[Item, Result], work: Callable[..., Results[Result]], *given: object
+    ) -> None:
         results: Results[Result]
         try:
-            results = await work
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, work, *given)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
@@ -162,8 +162,8 @@ class StagedBatcher(MicroBatcher[Item, Result]):
                 may_go_on.set_result(None)
 
         items = [item for item, _ in batch]
-        work = self._start(self._staged, items, lambda: loop.call_soon_threadsafe(go_on))
-        ending = asyncio.create_task(self._finish(batch, work), name="batch-ending")
+        told = partial(loop.call_soon_threadsafe, go_on)
+        ending = asyncio.create_task(self._finish(batch, self._staged, items, told), name="batch-ending")
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
         await asyncio.wait({may_go_on, ending}, return_when=asyncio.FIRST_COMPLETED)

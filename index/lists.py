@@ -10,7 +10,7 @@ import numpy as np
 
 from homeward.types import Candidate, Evidence, Query
 from index import plausibility
-from index.columns import Columns, Index, hex_ids
+from index.columns import Bool, Columns, Index, hex_ids
 from index.filters import admits_all, admitted
 from index.merge import Partial
 from index.score import score
@@ -28,14 +28,15 @@ def part_of(query: Query, columns: Columns, owners: Index) -> Partial:
     scores = np.stack([score(columns.template, probe) for probe in query.templates])
     probe_of, best = scores.argmax(axis=0), scores.max(axis=0)
     against = plausibility.reasons(query.facts, columns)
-    begins = np.flatnonzero(np.diff(owners, prepend=-1))
-    record = np.cumsum(np.diff(owners, prepend=-1) != 0) - 1  # (n,) number of the row's record
+    firsts = _changes(owners)
+    begins = np.flatnonzero(firsts)
+    record = np.cumsum(firsts) - 1  # (n,) number of the row's record
     allowed = np.logical_or.reduceat(against == 0, begins)
     reasons = np.where(allowed, 0, np.bitwise_or.reduceat(against, begins))
     speaks = (against == 0) | ~allowed[record]
     rows = np.flatnonzero(speaks)
     order = rows[np.lexsort((columns.face[rows, 1], columns.face[rows, 0], -best[rows], record[rows]))]
-    heads = order[np.flatnonzero(np.diff(record[order], prepend=-1))]  # (records,) each one's best row
+    heads = order[_changes(record[order])]  # (records,) each one's best row
     ids = columns.record[heads]
     ranked = np.lexsort((ids[:, 1], ids[:, 0], -best[heads]))
     if query.min_score is not None:
@@ -50,6 +51,13 @@ def part_of(query: Query, columns: Columns, owners: Index) -> Partial:
             chosen, shown, columns, heads=heads, best=best, probe_of=probe_of, reasons=reasons
         )
     return Partial(tuple(made[True]), tuple(made[False]), len(columns), len(begins))
+
+
+def _changes(numbers: Index) -> Bool:
+    """(n,) whether each differs from the one before; the first does."""
+    found = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=found[1:])
+    return found
 
 
 def _candidates(

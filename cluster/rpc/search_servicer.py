@@ -22,6 +22,7 @@ from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput
 from homeward.telemetry import Operation, emit
 from homeward.v1 import search_pb2, search_pb2_grpc
 
+_TIMES_BYTES = 256  # that are added at last
 REPLY_S = 0.25  # kept of the deadline for the search itself, when it waits for a rev
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in the stubs alone
@@ -105,7 +106,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     def _written(self, answer: SearchAnswer) -> search_pb2.SearchResponse:
         message = write_answer(answer)
         most = self._parts.settings.server.max_message_bytes
-        if message.ByteSize() > most:
+        if message.ByteSize() + _TIMES_BYTES > most:
             raise InvalidInput(
                 f"the answer has more than {most} bytes; ask for fewer candidates, less evidence or one face",
                 code="ANSWER_TOO_LARGE",
