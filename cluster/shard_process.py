@@ -28,7 +28,7 @@ from index.shard_service import serving
 
 _ENTRY_S = 2.0  # between looks at its own entry
 
-# What a server commits it tells within this, as a rule; reading it from the gallery takes as long.
+# What a server commits it tells within this, as a rule; under load the gallery takes longer to answer.
 _TOLD_S = 0.2
 
 _logger = logging.getLogger(__name__)

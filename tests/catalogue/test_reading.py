@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalogue import tokens
+from catalogue import reading, tokens
 from catalogue.coding import AGENCY as AGENCY_KIND
 from catalogue.coding import PLACE, place_cell
 from catalogue.store import Catalogue
@@ -228,3 +228,14 @@ def test_a_face_that_the_first_version_wrote_is_shown_alike(catalogue: Catalogue
         assert before[face.record_id].faces[face.face_id].message == write_face(face).SerializeToString(
             deterministic=True
         )
+
+
+def test_a_face_deleted_while_it_is_being_shown_is_not(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue.apply([write("r1", {"p": 1}), write("r2", {"p": 1})])
+    old, new = catalogue.faces_of([rid("r1")])[0], catalogue.faces_of([rid("r2")])[0]
+    with catalogue._database.writing() as connection:
+        connection.execute(sa.update(faces).where(faces.c.face_id == old.face_id).values(shown=None))
+    monkeypatch.setattr(reading, "read_faces", lambda *_: [])  # gone by the second statement
+    assert catalogue.shown([old.face_id, new.face_id]).keys() == {rid("r2")}

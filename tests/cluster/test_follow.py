@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from catalogue.store import Catalogue
+from cluster import follow
 from cluster.follow import Follower
 from cluster.gallery_rows import GalleryRows
 from homeward.types import Change, FaceRow
@@ -121,6 +122,38 @@ def test_a_deletion_waits_for_nothing(rows: list[FaceRow]) -> None:
     assert follower.catch_up() == 2
     assert time.monotonic() - started < LONG_S / 2
     assert held(index) == set()
+
+
+def test_a_deletion_is_done_before_another_write_is_waited_for(rows: list[FaceRow]) -> None:
+    log = Log()
+    follower, index = following(log, LONG_S)
+    follower.catch_up([log.write(rows[0])])
+    log.looked.clear()
+    log.delete(rows[0].record_id)
+    told = log.write(rows[1])  # in one look at the log with the deletion
+    poll = threading.Thread(target=follower.catch_up)
+    poll.start()
+    give_up = time.monotonic() + LONG_S / 2
+    while held(index) and time.monotonic() < give_up:
+        time.sleep(0.001)
+    assert held(index) == set()
+    assert poll.is_alive()
+    follower.tell([told])
+    poll.join(LONG_S / 2)
+    assert held(index) == {rows[1].record_id}
+    assert log.read == []
+
+
+def test_no_more_is_kept_than_may_be(rows: list[FaceRow], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_TOLD_MOST", 2)
+    log = Log()
+    follower, index = following(log, SOON_S)
+    follower.tell([log.write(row) for row in rows[:4]])
+    assert len(follower._told) == 2
+    assert follower.catch_up() == 4
+    assert log.read == [row.record_id for row in rows[2:4]]
+    assert held(index) == {row.record_id for row in rows[:4]}
+    assert follower._told == {}
 
 
 def test_what_is_told_twice_late_or_of_a_newer_write_changes_nothing(rows: list[FaceRow]) -> None:
