@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
@@ -167,3 +167,18 @@ def as_values(row: FaceRow) -> tuple[object, ...]:
     """All of a row, the template as its bits, so that rows compare."""
     values = [getattr(row, field.name) for field in dataclasses.fields(row)]
     return tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
+
+
+def crowded(count: int) -> list[FaceRow]:
+    """`count` rows of one record, all as near as can be to the first template of a world of seed 1, and one
+    row of each of five others, farther away."""
+    template = World(Random(1)).pool()
+    first = World(Random(1)).row(0)
+    rows = [
+        replace(first, face_id=hex_id("f", n), record_id=hex_id("r", 0), template=template[0])
+        for n in range(count)
+    ]
+    return rows + [
+        replace(first, face_id=hex_id("g", n), record_id=hex_id("r", n + 1), template=template[5])
+        for n in range(5)
+    ]

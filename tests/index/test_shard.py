@@ -19,7 +19,7 @@ from index.merge import merge
 from index.placement import SLOTS, slots_of
 from index.shard import Shard
 from index.synthetic import unit_rows
-from tests.index.random_rows import World, as_values, hex_id
+from tests.index.random_rows import World, as_values, crowded, hex_id
 
 
 class Model:
@@ -171,15 +171,7 @@ _SHAPES = ((0, 1, 1), (1, 1, 10), (999, 1, 100), (5_500, 3, 10), (7_000, 1, 5_00
 
 def test_one_record_with_every_best_row_does_not_hide_the_others() -> None:
     template = World(Random(1)).pool()
-    first = World(Random(1)).row(0)
-    rows = [
-        replace(first, face_id=hex_id("f", n), record_id=hex_id("r", 0), template=template[0])
-        for n in range(500)
-    ]
-    rows += [
-        replace(first, face_id=hex_id("g", n), record_id=hex_id("r", n + 1), template=template[5])
-        for n in range(5)
-    ]
+    rows = crowded(500)
     index = Shard(8, block_rows=64)
     index.upsert(rows)
     query = Query(template[:1], k=4)

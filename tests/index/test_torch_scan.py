@@ -34,7 +34,7 @@ from index.torch_mirror import Mirror, photo_words
 from index.torch_scan import TorchScan
 from index.torch_sieve import kth_of_each
 from index.view import View
-from tests.index.random_rows import World, hex_id, photo_id
+from tests.index.random_rows import World, crowded, hex_id, photo_id
 from tests.index.test_shard import _SHAPES, Model
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,15 +137,7 @@ def test_many_rows_of_real_size_equal_the_reference(devices: Devices) -> None:
 
 def test_one_record_with_every_best_row_does_not_hide_the_others(devices: Devices) -> None:
     template = World(Random(1)).pool()
-    first = World(Random(1)).row(0)
-    rows = [
-        replace(first, face_id=hex_id("f", n), record_id=hex_id("r", 0), template=template[0])
-        for n in range(3_000)
-    ]
-    rows += [
-        replace(first, face_id=hex_id("g", n), record_id=hex_id("r", n + 1), template=template[5])
-        for n in range(5)
-    ]
+    rows = crowded(3_000)
     index = Shard(8, block_rows=64)
     index.upsert(rows)
     wanted = reference.search(Query(template[:1], k=4), from_rows(rows, 8))
