@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -33,18 +32,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import machine, write_json
-from benchmarks.filled import Filled, filled_stores, servers_folder
+from benchmarks import over_stores
+from benchmarks.filled import Filled
 from benchmarks.filled_children import draw
 from benchmarks.fresh_pairs import Seen, Server, connected, delete_all, delete_and_look, enrol_and_find
 from benchmarks.fresh_people import Person, people
 from benchmarks.ray_shards import running_shards
-from benchmarks.reporting import say, surroundings
+from benchmarks.reporting import say
 from benchmarks.serve_clients import Request, Run, by_template, percentiles, search
 from benchmarks.serve_plots import draw_fresh
 from benchmarks.served import Served, served
 from cluster.shard_process import IndexModel
-from homeward.errors import HomewardError
 
 _SHARDS = 2
 _PROBES = 256
@@ -54,24 +52,10 @@ _SAY_PAIRS = 100
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns 1 when something was missed or a deleted child was seen."""
-    options = _arguments(arguments)
-    plot = options.plot or options.json.with_suffix(".png")
-    if options.draw:
-        draw_fresh(json.loads(options.json.read_text(encoding="utf-8")), plot)
-        return 0
-    before = machine()
-    try:
-        with (
-            filled_stores(options.rows, options.keep) as filled,
-            servers_folder(options.keep) as folder,
-        ):
-            figures = asyncio.run(_measure(filled, options, folder))
-    except HomewardError as error:
-        print(f"{error.code}: {error.message}", file=sys.stderr)
-        return 2
-    figures |= surroundings(before)
-    write_json(options.json, figures)
-    draw_fresh(figures, plot)
+    return over_stores.run(_arguments(arguments), _measure, draw_fresh, _tell)
+
+
+def _tell(figures: dict[str, Any]) -> int:
     print(
         f"fresh: {figures['pairs']} enrolments, {figures['missed']} missed, shown at the other server after "
         f"p50 {figures['p50_s'] * 1e3:.0f} ms, p99 {figures['p99_s'] * 1e3:.0f} ms, at most "
@@ -179,21 +163,14 @@ async def _caller(
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.fresh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
+    parser = over_stores.parser("fresh", __doc__, 100_000)
     parser.add_argument("--where", choices=("shards", "server"), default="shards", help="the index (shards)")
-    parser.add_argument("--rows", type=int, default=100_000, help="in the stores before (100,000)")
-    parser.add_argument("--keep", type=Path, help="folder of filled stores: made when new, used when there")
     parser.add_argument("--pairs", type=int, default=1000, help="enrolments to search for (1,000)")
     parser.add_argument("--callers", type=int, default=8, help="that enrol at the same time (8)")
     parser.add_argument("--searching", type=int, default=32, help="clients that search meanwhile (32)")
     parser.add_argument(
         "--limit-s", type=float, default=420.0, help="no enrolment begins after so long (420)"
     )
-    parser.add_argument("--plot", type=Path, help="PNG file (beside the JSON)")
-    parser.add_argument("--draw", action="store_true", help="only draw what the JSON file says")
     return parser.parse_args(arguments)
 
 

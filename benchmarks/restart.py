@@ -21,23 +21,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import machine, write_json
-from benchmarks.filled import Filled, filled_stores, servers_folder
-from benchmarks.reporting import say, surroundings
+from benchmarks import over_stores
+from benchmarks.filled import Filled
+from benchmarks.reporting import say
 from benchmarks.restart_start import Start, started_server
 from benchmarks.search_rows import probes, real_like
 from benchmarks.serve_answers import Truth
 from benchmarks.serve_clients import by_template
 from benchmarks.serve_plots import draw_restart
 from benchmarks.snapshots_written import SOON, remove_snapshots, wait_for_snapshots
-from homeward.errors import HomewardError
 
 _PROBES = 8
 _SNAPSHOTS_S = 900.0
@@ -45,26 +43,12 @@ _SNAPSHOTS_S = 900.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns 1 when a first answer is not the reference's."""
-    options = _arguments(arguments)
-    plot = options.plot or options.json.with_suffix(".png")
-    if options.draw:
-        draw_restart(json.loads(options.json.read_text(encoding="utf-8")), plot)
-        return 0
-    before = machine()
-    try:
-        with (
-            filled_stores(options.rows, options.keep) as filled,
-            servers_folder(options.keep) as folder,
-        ):
-            figures = asyncio.run(_measure(filled, options, folder))
-    except HomewardError as error:
-        print(f"{error.code}: {error.message}", file=sys.stderr)
-        return 2
-    figures |= surroundings(before)
-    write_json(options.json, figures)
-    draw_restart(figures, plot)
+    return over_stores.run(_arguments(arguments), _measure, draw_restart, _tell)
+
+
+def _tell(figures: dict[str, Any]) -> int:
     print(
-        f"restart: {options.rows:,} rows, first certified answer {figures['seconds']:.1f} s after exec, "
+        f"restart: {figures['rows']:,} rows, first certified answer {figures['seconds']:.1f} s after exec, "
         f"{figures['without_snapshot_s']:.1f} s without a snapshot; {figures['differences']} differ"
     )
     return int(figures["differences"] > 0)
@@ -100,15 +84,8 @@ async def _measure(filled: Filled, options: argparse.Namespace, folder: Path) ->
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.restart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="faces, a multiple of 16 (1,000,000)")
-    parser.add_argument("--keep", type=Path, help="folder of filled stores: made when new, used when there")
+    parser = over_stores.parser("restart", __doc__, 1_000_000)
     parser.add_argument("--starts", type=int, default=3, help="with snapshots (3)")
-    parser.add_argument("--plot", type=Path, help="PNG file (beside the JSON)")
-    parser.add_argument("--draw", action="store_true", help="only draw what the JSON file says")
     return parser.parse_args(arguments)
 
 

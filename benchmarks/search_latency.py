@@ -25,6 +25,7 @@ import grpc
 import numpy as np
 
 from benchmarks.search_gallery import Gallery, load_gallery
+from benchmarks.serve_answers import says
 from homeward.types import Float32, Query
 from homeward.v1 import search_pb2
 from homeward.v1.search_pb2_grpc import SearchServiceStub
@@ -90,20 +91,8 @@ def count_differences(run: Run, gallery: Gallery, probes: Float32) -> int:
     different = 0
     for number, answer in run.answers:
         right = reference_search(Query(templates=probes[number : number + 1], k=K), gallery.columns)
-        wanted = [
-            (one.record_id, one.score, [(each.face_id, each.score) for each in one.evidence])
-            for one in right.candidates
-        ]
-        found = [
-            (
-                one.record_id,
-                one.comparison_score,
-                [(each.face.face_id, each.comparison_score) for each in one.evidence],
-            )
-            for one in answer.lists[0].candidates
-        ]
         account = (answer.account.rows, answer.account.records)
-        different += found != wanted or account != (right.rows_searched, right.records_searched)
+        different += not says(answer, right) or account != (right.rows_searched, right.records_searched)
     return different
 
 

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,11 +38,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import serve_milvus
-from benchmarks.common import machine, write_json
-from benchmarks.filled import Filled, filled_stores, servers_folder
+from benchmarks import over_stores, serve_milvus
+from benchmarks.filled import Filled
 from benchmarks.ray_shards import running_shards
-from benchmarks.reporting import say, surroundings
+from benchmarks.reporting import say
 from benchmarks.search_rows import probes, real_like
 from benchmarks.serve_answers import Truth
 from benchmarks.serve_clients import K, Run, by_photo, by_template, percentiles, search
@@ -54,7 +52,6 @@ from benchmarks.serve_scan import Scan
 from benchmarks.served import Served, served
 from benchmarks.snapshots_written import wait_for_snapshots
 from cluster.shard_process import IndexModel
-from homeward.errors import HomewardError
 from homeward.types import Float32
 from index.gallery import collection_name
 
@@ -83,27 +80,13 @@ class ByTemplate:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns 1 when an answer is not the reference's."""
-    options = _arguments(arguments)
-    plot = options.plot or options.json.with_suffix(".png")
-    if options.draw:
-        draw_serve(json.loads(options.json.read_text(encoding="utf-8")), plot)
-        return 0
-    before = machine()
-    try:
-        with (
-            filled_stores(options.rows, options.keep) as filled,
-            servers_folder(options.keep) as folder,
-        ):
-            figures = asyncio.run(_measure(filled, options, folder))
-    except HomewardError as error:
-        print(f"{error.code}: {error.message}", file=sys.stderr)
-        return 2
-    figures |= surroundings(before)
-    write_json(options.json, figures)
-    draw_serve(figures, plot)
+    return over_stores.run(_arguments(arguments), _measure, draw_serve, _tell)
+
+
+def _tell(figures: dict[str, Any]) -> int:
     photo = figures["photo"]
     print(
-        f"serve: {options.rows:,} rows; {figures['differences']} of {figures['compared']} answers differ; "
+        f"serve: {figures['rows']:,} rows; {figures['differences']} of {figures['compared']} answers differ; "
         f"over gRPC {figures['overhead_local_ms']:.1f} ms more than the scan's "
         f"{figures['scan_ms']['local']:.1f}, by shards {figures['overhead_ray_ms']:.1f}; {_MANY} clients "
         f"{figures['milvus_flat_speedup_32']:.1f}x Milvus FLAT; by photo {photo['p50_ms']:.0f} ms, "
@@ -236,17 +219,10 @@ def _by_clients(runs: dict[int, Run]) -> dict[str, dict[str, object]]:
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="faces, a multiple of 16 (1,000,000)")
-    parser.add_argument("--keep", type=Path, help="folder of filled stores: made when new, used when there")
+    parser = over_stores.parser("serve", __doc__, 1_000_000)
     parser.add_argument("--seconds", type=float, default=2.0, help="spent on a measurement, about (2)")
     parser.add_argument("--shards", type=int, default=2, help="on the Ray of its own (2)")
     parser.add_argument("--full", action="store_true", help="Milvus HNSW as well")
-    parser.add_argument("--plot", type=Path, help="PNG file (beside the JSON)")
-    parser.add_argument("--draw", action="store_true", help="only draw what the JSON file says")
     return parser.parse_args(arguments)
 
 

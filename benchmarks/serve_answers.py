@@ -16,6 +16,24 @@ from index.score import scan_error
 _NEAREST = 2000  # rows of whose records the reference is asked; checked to be enough
 
 
+def says(answer: search_pb2.SearchResponse, right: CandidateList) -> bool:
+    """Whether the answer has these records, in this order, with the same scores to the bit and the same
+    evidence."""
+    wanted = [
+        (one.record_id, one.score, [(each.face_id, each.score) for each in one.evidence])
+        for one in right.candidates
+    ]
+    found = [
+        (
+            one.record_id,
+            one.comparison_score,
+            [(each.face.face_id, each.comparison_score) for each in one.evidence],
+        )
+        for one in answer.lists[0].candidates
+    ]
+    return found == wanted
+
+
 class Truth:
     """The reference over given rows, which hold all of their records' rows."""
 
@@ -28,20 +46,8 @@ class Truth:
     def differs(self, template: Float32, answer: search_pb2.SearchResponse) -> bool:
         """Whether the answer has other records, another order, other scores by a bit, other evidence or
         other counts than the reference."""
-        wanted = [
-            (one.record_id, one.score, [(each.face_id, each.score) for each in one.evidence])
-            for one in self._list(template).candidates
-        ]
-        found = [
-            (
-                one.record_id,
-                one.comparison_score,
-                [(each.face.face_id, each.comparison_score) for each in one.evidence],
-            )
-            for one in answer.lists[0].candidates
-        ]
         counted = (answer.account.rows, answer.account.records)
-        return found != wanted or counted != (len(self._columns), self.records)
+        return not says(answer, self._list(template)) or counted != (len(self._columns), self.records)
 
     def differences(
         self, templates: Float32, answers: Iterable[tuple[int, search_pb2.SearchResponse]]
