@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_PORTS = (15_000, 32_768)
+
 
 def free_port() -> int:
     """A loopback TCP port nobody listens on at this moment."""
@@ -19,11 +22,20 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Several different loopback TCP ports nobody listens on at this moment."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    """Several different loopback TCP ports nobody listens on at this moment.
+
+    From below those that systems give to outgoing connections: one of these would be taken, now and then,
+    before its server listens."""
+    sockets: list[socket.socket] = []
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        while len(sockets) < count:
+            each = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                each.bind(("127.0.0.1", random.randrange(*_PORTS)))
+            except OSError:
+                each.close()
+            else:
+                sockets.append(each)
         return [each.getsockname()[1] for each in sockets]
     finally:
         for each in sockets:
