@@ -1,7 +1,7 @@
-"""A part's candidates from all rows of the records that can stand in it, as arrays as far as possible.
+"""The candidates of a part from the rows that a scan has kept: which records lead, and all of their rows.
 
-What `index.reference.partial` says, without a step per row: once the scan is done, this is what a search of
-a thousand candidates, or a batch of a thousand searches, spends its time on.
+What `index.reference.partial` says of a whole part, ranked by compiled loops: once the scan is done, this
+is what a search of a thousand candidates, or a batch of a thousand searches, spends its time on.
 """
 
 from __future__ import annotations
@@ -10,89 +10,89 @@ import numpy as np
 
 from homeward.types import Candidate, Evidence, Query
 from index import plausibility
-from index.columns import Bool, Columns, Index, hex_ids
+from index.columns import INTEGER_COLUMNS, Columns, Index, hex_ids
 from index.filters import admits_all, admitted
-from index.merge import Partial
-from index.score import score
+from index.list_loops import leading_records, ranked_rows
+from index.row_loops import rows_of_records
+from index.view import View
+
+_Candidates = tuple[Candidate, ...]
 
 
-def part_of(query: Query, columns: Columns, owners: Index) -> Partial:
-    """As `index.reference.partial` of these rows, which are all rows of their records, a record's side by
-    side; `owners` (n,) are different numbers for different records, rising. `rows` and `records` count
-    what the filter admits of these rows alone."""
+def candidates(
+    view: View, query: Query, rows: Index, keys: Index, speaks: plausibility.Reasons
+) -> tuple[_Candidates, _Candidates]:
+    """The best k whom facts allow and the best k whom they exclude, each by score, then record id.
+
+    `rows` (n,) are the positions of all rows that may be a listed record's best, `keys` where their records
+    begin, `speaks` whether facts allow each."""
+    leading = np.empty(len(rows), np.int64)
+    count = leading_records(
+        view.table, view.stride, len(INTEGER_COLUMNS), rows, keys, speaks, query.templates, query.k, leading
+    )
+    columns, owners = rows_of(view, leading[:count])
     if not admits_all(query):
         passes = admitted(query, columns)
         columns, owners = columns.take(passes), owners[passes]
-    if not len(columns):
-        return Partial((), (), 0, 0)
-    scores = np.stack([score(columns.template, probe) for probe in query.templates])
-    probe_of, best = scores.argmax(axis=0), scores.max(axis=0)
-    against = plausibility.reasons(query.facts, columns)
-    firsts = _changes(owners)
-    begins = np.flatnonzero(firsts)
-    record = np.cumsum(firsts) - 1  # (n,) number of the row's record
-    allowed = np.logical_or.reduceat(against == 0, begins)
-    reasons = np.where(allowed, 0, np.bitwise_or.reduceat(against, begins))
-    speaks = (against == 0) | ~allowed[record]
-    rows = np.flatnonzero(speaks)
-    order = rows[np.lexsort((columns.face[rows, 1], columns.face[rows, 0], -best[rows], record[rows]))]
-    heads = order[_changes(record[order])]  # (records,) each one's best row
-    ids = columns.record[heads]
-    ranked = np.lexsort((ids[:, 1], ids[:, 0], -best[heads]))
-    if query.min_score is not None:
-        ranked = ranked[best[heads[ranked]] >= query.min_score]
-    starts = np.searchsorted(record[order], np.arange(len(heads)))
-    ends = np.append(starts[1:], len(order))
-    made: dict[bool, list[Candidate]] = {}
-    for kind in (True, False):
-        chosen = ranked[allowed[ranked] == kind][: query.k]
-        shown = [order[starts[one] : min(ends[one], starts[one] + query.evidence)] for one in chosen]
-        made[kind] = _candidates(
-            chosen, shown, columns, heads=heads, best=best, probe_of=probe_of, reasons=reasons
-        )
-    return Partial(tuple(made[True]), tuple(made[False]), len(columns), len(begins))
+    return _ranked(query, columns, owners)
 
 
-def _changes(numbers: Index) -> Bool:
-    """(n,) whether each differs from the one before; the first does."""
-    found = np.ones(len(numbers), np.bool_)
-    np.not_equal(numbers[1:], numbers[:-1], out=found[1:])
-    return found
+def rows_of(view: View, keys: Index) -> tuple[Columns, Index]:
+    """All live rows of the records that begin at these positions, and each row's index into `keys`."""
+    found, owners = np.empty(4 * len(keys) + 64, np.int64), np.empty(4 * len(keys) + 64, np.int64)
+    count = rows_of_records(view.table, keys, found, owners)
+    if count > len(found):
+        found, owners = np.empty(count, np.int64), np.empty(count, np.int64)
+        rows_of_records(view.table, keys, found, owners)
+    return view.rows_at(found[:count]), owners[:count]
 
 
-def _candidates(
-    chosen: Index,
-    shown: list[Index],
-    columns: Columns,
-    *,
-    heads: Index,
-    best: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    probe_of: Index,
-    reasons: Index,
-) -> list[Candidate]:
-    if not len(chosen):
-        return []
-    rows = np.concatenate(shown)
+def _ranked(query: Query, columns: Columns, owners: Index) -> tuple[_Candidates, _Candidates]:
+    count = len(columns)
+    if not count:
+        return (), ()
+    best = np.empty(count, np.float64)
+    probe_of, shown, heads, ends = np.empty((4, count), np.int64)
+    reasons = np.empty(count, np.uint8)
+    allowed, excluded = ranked_rows(
+        np.concatenate((columns.face, columns.record), axis=1),
+        columns.template,
+        owners,
+        plausibility.reasons(query.facts, columns),
+        query.templates,
+        query.k,
+        query.evidence,
+        -np.inf if query.min_score is None else query.min_score,
+        best,
+        probe_of,
+        shown,
+        heads,
+        ends,
+        reasons,
+    )
+    made = allowed + excluded
+    heads, ends = heads[:made], ends[:made].tolist()
+    shown = shown[: ends[-1] if made else 0]
     evidence = [
         Evidence(*one)
         for one in zip(
-            hex_ids(columns.face[rows]),
-            hex_ids(columns.photo[rows]),
-            columns.ordinal[rows].tolist(),
-            best[rows].tolist(),
-            probe_of[rows].tolist(),
+            hex_ids(columns.face[shown]),
+            hex_ids(columns.photo[shown]),
+            columns.ordinal[shown].tolist(),
+            best[shown].tolist(),
+            probe_of[shown].tolist(),
             strict=True,
         )
     ]
-    ends = np.cumsum([len(one) for one in shown]).tolist()
-    return [
-        Candidate(record, top, tuple(evidence[end - len(own) : end]), plausibility.names(bits))
-        for record, top, own, end, bits in zip(
-            hex_ids(columns.record[heads[chosen]]),
-            best[heads[chosen]].tolist(),
-            shown,
+    found = tuple(
+        Candidate(record, top, tuple(evidence[begin:end]), plausibility.names(bits))
+        for record, top, begin, end, bits in zip(
+            hex_ids(columns.record[heads]),
+            best[heads].tolist(),
+            [0, *ends][:made],
             ends,
-            reasons[chosen].tolist(),
+            reasons[:made].tolist(),
             strict=True,
         )
-    ]
+    )
+    return found[:allowed], found[allowed:]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, uint8, uint64
 
-from index.compiled import compiled
+from index.compiled import compiled, compiled_briefly
 from index.kernel import array_at, at_address
 from index.scan_loops import FIRST, FLAGS, LIVE, PHOTO, ROWS, USED
 
@@ -32,7 +32,7 @@ def true_scores(
         found[one] = best
 
 
-@compiled
+@compiled_briefly
 def rows_of_records(blocks: Any, keys: Any, found: Any, owners: Any) -> int:  # pragma: no cover - compiled
     """Positions of the live rows of the records that begin at these positions, and whose they are (an
     index into `keys`). Returns how many there are; as many as fit are written."""

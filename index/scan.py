@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from homeward.types import Float32, Float64, Query
-from index.columns import Columns, Int32
+from index.columns import Int32
 from index.filters import admitted
-from index.lists import part_of
+from index.lists import candidates, rows_of
 from index.merge import Partial
 from index.origins import FilterTables, Int64, fact_table, filter_tables
 from index.probe_codes import Probes
-from index.row_loops import rows_of_records, true_scores
-from index.scan_loops import CHUNK, FILTERS, ROWS, USED, scan_chunks, settle
+from index.scan_loops import CHUNK, FILTERS, USED, scan_chunks, settle
 from index.view import View
 
 Runner = Callable[[Sequence[Callable[[], object]]], None]  # runs all, returns when all have ended
@@ -64,22 +63,13 @@ def scan(view: View, batch: Batch, threads: int, run: Runner, device: Device | N
         kept, counts = _bounded(view, batch, tables, _ROOM, threads=threads, run=run)
     else:
         kept, counts = device.bounded(view, batch, tables)
-    chosen = [_leading(view, query, *rows) for query, rows in zip(batch.queries, kept, strict=True)]
-    keys, inverse = np.unique(np.concatenate(chosen), return_inverse=True)
-    columns, owners = _rows(view, keys)
     parts = []
-    start = 0
-    for number, (query, mine) in enumerate(zip(batch.queries, chosen, strict=True)):
-        wanted = np.zeros(len(keys), np.bool_)
-        wanted[inverse[start : start + len(mine)]] = True
-        start += len(mine)
-        rows_of_it = np.flatnonzero(wanted[owners])
-        part = part_of(query, columns.take(rows_of_it), owners[rows_of_it])
-        rows, records = counts[tables.of_query[number]]
+    for number, (query, rows) in enumerate(zip(batch.queries, kept, strict=True)):
+        admitted_rows, records = counts[tables.of_query[number]].tolist()
         if not tables.filters[tables.of_query[number], FILTERS]:
-            rows, records = view.rows, view.records
+            admitted_rows, records = view.rows, view.records
         out = _left_out(view, query, batch.left_out[number])
-        parts.append(replace(part, rows=int(rows) - out[0], records=int(records) - out[1]))
+        parts.append(Partial(*candidates(view, query, *rows), admitted_rows - out[0], records - out[1]))
     return parts
 
 
@@ -194,43 +184,11 @@ def _joined(kept: Sequence[_Kept], query: int, k: int, cuts: Float64) -> Bounded
     return rows[:left], keys[:left], speaks[:left]
 
 
-def _leading(view: View, query: Query, rows: Int64, keys: Int64, speaks: npt.NDArray[np.uint8]) -> Int64:
-    """Where the records begin that lead by true score, then record id: k that facts allow, k that not."""
-    scores = np.empty(len(rows), np.float64)
-    true_scores(view.table[:, ROWS].copy(), view.stride, rows, query.templates, scores)
-    chosen = []
-    for kind in (1, 0):
-        mine = np.flatnonzero(speaks == kind)
-        if not mine.size:
-            continue
-        records, inverse = np.unique(keys[mine], return_inverse=True)
-        best = np.full(len(records), -np.inf)
-        np.maximum.at(best, inverse, scores[mine])
-        if len(records) > query.k:
-            reach = np.partition(best, len(best) - query.k)[len(best) - query.k]
-            records, best = records[best >= reach], best[best >= reach]
-        if len(records) > query.k:  # ties: their ids decide
-            ids = view.record_ids(records)
-            records = records[np.lexsort((ids[:, 1], ids[:, 0], -best))[: query.k]]
-        chosen.append(records)
-    return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
-
-
-def _rows(view: View, keys: Int64) -> tuple[Columns, Int64]:
-    """All live rows of the records that begin at these positions, and each row's index into `keys`."""
-    found, owners = np.empty(4 * len(keys) + 64, np.int64), np.empty(4 * len(keys) + 64, np.int64)
-    count = rows_of_records(view.table, keys, found, owners)
-    if count > len(found):
-        found, owners = np.empty(count, np.int64), np.empty(count, np.int64)
-        rows_of_records(view.table, keys, found, owners)
-    return view.rows_at(found[:count]), owners[:count]
-
-
 def _left_out(view: View, query: Query, keys: Int64) -> tuple[int, int]:
     """How many rows and records the filter admits of those that the query leaves out by name."""
     if not keys.size:
         return 0, 0
-    columns, owners = _rows(view, keys)
+    columns, owners = rows_of(view, keys)
     passes = admitted(replace(query, without_records=frozenset()), columns)
     return int(passes.sum()), len(np.unique(owners[passes]))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, uint8, uint32, uint64
 
-from index.compiled import compiled
+from index.compiled import compiled, compiled_briefly
 from index.kernel import TILE, array_at, at_address, bit_count, bounds, lowest_bit, packed, take
 
 CHUNK = 64 * TILE  # rows taken at a time
@@ -181,7 +181,7 @@ def kth_lower(keys: Any, lower: Any, counted: Any, k: int) -> float:  # pragma: 
     return float(best[ascending(best[:records])[records - k]])
 
 
-@compiled
+@compiled_briefly
 def settle(
     used: int, rows: Any, keys: Any, lower: Any, upper: Any, speaks: Any, k: int, cuts: Any
 ) -> int:  # pragma: no cover - compiled
