@@ -22,6 +22,7 @@ from catalogue.plan import (
     request_row,
 )
 from catalogue.rows import Values
+from catalogue.showing import rewrite_taken
 from catalogue.tables import (
     changes,
     faces,
@@ -102,6 +103,7 @@ def update(revs: Revs, change: RecordUpdate, now: datetime) -> WriteResult:
         )
         if result.rowcount == 0:
             raise NotFound("the record has no such photo", record_id=record_id, sha256=sha256)
+        rewrite_taken(connection, record_id, sha256, note.taken)
     rev = revs.take()
     result_ = answer(
         WriteResult(record_id=record_id, rev=rev, version=rev, searchable=row["searchable"]), change.request
@@ -181,6 +183,8 @@ def _write(connection: sa.Connection, plan: Plan) -> None:
     sql.upsert(connection, record_photos, list(plan.record_photos.values()))
     sql.delete_in(connection, faces, faces.c.face_id, plan.faces_gone)
     sql.upsert(connection, faces, list(plan.faces.values()))
+    for (record_id, sha256), taken in plan.retaken.items():
+        rewrite_taken(connection, record_id, sha256, taken)
     sql.insert(connection, changes, plan.changes)
     sql.insert(connection, requests, plan.new_requests)
     gone = [Item(Store.GALLERY, record_id, face_id) for face_id, record_id in plan.faces_gone.items()]

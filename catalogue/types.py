@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from homeward.types import Attributes, Box, DateRange, Float32, PhotoNote, Quality, RecordKey
+from homeward.types import Attributes, Box, Float32, PhotoNote, Quality, RecordKey
 
 ENROLLED = "ENROLLED"  # PhotoWrite.outcome of a photo that gave at least one face row
 NO_PHOTO = "NO_PHOTO"  # unsearchable_reason of a record without any photo
@@ -186,23 +186,13 @@ class StoredRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownFace:
-    """One face of a candidate list."""
-
-    face_id: str
-    sha256: str  # of its photo
-    message: bytes  # homeward.v1.Face, without the id
-    taken: DateRange | None  # the photo's
-
-
-@dataclass(frozen=True, slots=True)
 class ShownRecord:
     """One record of a candidate list, with those of its faces that were asked for."""
 
     record_id: str
     key: RecordKey
-    attributes: Attributes
-    faces: dict[str, ShownFace]  # by face id
+    message: bytes  # homeward.shown.as_candidate
+    faces: dict[str, bytes]  # homeward.shown.as_evidence, by face id
 
 
 @dataclass(frozen=True, slots=True)

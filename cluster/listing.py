@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from catalogue.types import ShownRecord
 from cluster.facts import age_at, contradictions, years_between
 from cluster.probe import ProbeFace
-from cluster.search_types import Known, ListedCandidate, ListedEvidence
-from homeward.types import Candidate, CandidateList
+from cluster.search_types import Age, Known, ListedCandidate, ListedEvidence
+from homeward.shown import facts_of, taken_of
+from homeward.types import Candidate, CandidateList, DateRange
 
 Ratio = Callable[[float], float | None]
+_NOTHING = Known()
 
 
 def is_current(found: CandidateList, records: Mapping[str, ShownRecord]) -> bool:
@@ -48,21 +50,33 @@ def _listed(
 ) -> ListedCandidate:
     evidence = tuple(
         ListedEvidence(
-            face=face,
+            face_id=one.face_id,
+            sha256=one.photo_sha256,
+            message=face,
             score=one.score,
-            years_to_probe=years_between(face.taken, probe.taken[one.probe]),
+            years_to_probe=_years(face, probe.taken[one.probe]),
         )
         for one in candidate.evidence
         if (face := record.faces.get(one.face_id)) is not None
     )
     probe_taken = probe.taken[candidate.evidence[0].probe]
+    age: Age | None = None
+    notes: tuple[str, ...] = ()
+    if probe_taken is not None or known != _NOTHING:
+        attributes = facts_of(record.message)
+        age = age_at(attributes.born, probe_taken)
+        notes = contradictions(known, attributes, probe_taken, taken_of(evidence[0].message))
     return ListedCandidate(
         rank=rank,
         record=record,
         score=candidate.score,
         log_likelihood_ratio=ratio(candidate.score),
         evidence=evidence,
-        age_at_probe=age_at(record.attributes.born, probe_taken),
+        age_at_probe=age,
         implausible=candidate.implausible,
-        notes=contradictions(known, record.attributes, probe_taken, evidence[0].face.taken),
+        notes=notes,
     )
+
+
+def _years(face: bytes, probe_taken: DateRange | None) -> float | None:
+    return None if probe_taken is None else years_between(taken_of(face), probe_taken)

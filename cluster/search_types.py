@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catalogue.types import ShownFace, ShownRecord
+from catalogue.types import ShownRecord
 from homeward.types import Calibration, DateRange, Face, Float32, Implausible, Sex
 
 
@@ -95,7 +95,9 @@ class SearchRequest:
 class ListedEvidence:
     """One face of a candidate, as shown."""
 
-    face: ShownFace
+    face_id: str
+    sha256: str  # of its photo
+    message: bytes  # homeward.shown.as_evidence
     score: float
     years_to_probe: float | None  # between the two photos, where both dates are known
 

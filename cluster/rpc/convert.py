@@ -11,6 +11,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cluster.rpc.fields import LONG_CHARS, invalid, key_text, span, text
+from homeward.shown import write_date_range, write_sex
 from homeward.types import (
     Attributes,
     DateRange,
@@ -33,7 +34,6 @@ _CHOICE = {
     records_pb2.FACE_CHOICE_MOST_CENTRAL: FaceChoice.MOST_CENTRAL,
     records_pb2.FACE_CHOICE_COMPOSITE: FaceChoice.COMPOSITE,
 }
-_SEX_MESSAGE = {value: message for message, value in _SEX.items()}
 _CHOICE_MESSAGE = {value: message for message, value in _CHOICE.items()}
 
 
@@ -98,20 +98,6 @@ def read_photo_note(message: enrolment_pb2.PhotoUpload, field: str) -> PhotoNote
         ordinal=message.ordinal,
         provenance=text(message.provenance, f"{field}.provenance", limit=LONG_CHARS),
     )
-
-
-def write_date_range(value: DateRange | None) -> records_pb2.DateRange | None:
-    """None stays None: pass it to a message's constructor and the field stays unset."""
-    if value is None:
-        return None
-    return records_pb2.DateRange(
-        earliest=value.earliest.isoformat(), latest=value.latest.isoformat(), verified=value.verified
-    )
-
-
-def write_sex(value: Sex) -> records_pb2.Sex.ValueType:
-    """The enum's number."""
-    return _SEX_MESSAGE[value]
 
 
 def write_choice(value: FaceChoice) -> records_pb2.FaceChoice.ValueType:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cluster.plan import check_context
-from cluster.rpc.convert import read_date_range, read_sex, write_date_range, write_key, write_sex
+from cluster.rpc.convert import read_date_range, read_sex
 from cluster.rpc.fields import invalid, number, text
 from cluster.search_types import (
     Age,
@@ -192,31 +192,27 @@ def _write_list(value: AnswerList, message: search_pb2.CandidateList) -> None:
 
 def _write_candidate(value: ListedCandidate, to: search_pb2.CandidateList) -> None:
     record, age = value.record, value.age_at_probe
-    attributes = record.attributes
     message = to.candidates.add(
         rank=value.rank,
         record_id=record.record_id,
-        key=write_key(record.key),
         comparison_score=value.score,
         log_likelihood_ratio=value.log_likelihood_ratio,
-        born=write_date_range(attributes.born),
-        sex=write_sex(attributes.sex),
-        sex_verified=attributes.sex_verified,
-        event=write_date_range(attributes.event),
-        event_place=attributes.event_place,
-        implausible=[str(reason) for reason in value.implausible],
-        notes=value.notes,
     )
+    message.MergeFromString(record.message)
+    message.key.agency = record.key.agency
+    message.key.gallery = record.key.gallery
+    message.key.external_reference = record.key.external_reference
+    if value.implausible:
+        message.implausible.extend(str(reason) for reason in value.implausible)
+    if value.notes:
+        message.notes.extend(value.notes)
     if age is not None:
         message.age_at_probe.min_years = age.youngest
         message.age_at_probe.max_years = age.oldest
         message.age_at_probe.verified = age.verified
     for one in value.evidence:
         shown = message.evidence.add(
-            sha256=one.face.sha256,
-            comparison_score=one.score,
-            taken=write_date_range(one.face.taken),
-            years_to_probe=one.years_to_probe,
+            sha256=one.sha256, comparison_score=one.score, years_to_probe=one.years_to_probe
         )
-        shown.face.MergeFromString(one.face.message)
-        shown.face.face_id = one.face.face_id
+        shown.MergeFromString(one.message)
+        shown.face.face_id = one.face_id

@@ -24,6 +24,7 @@ from catalogue.types import (
 )
 from homeward import ids
 from homeward.errors import HomewardError
+from homeward.shown import as_candidate, as_evidence, facts_of, taken_of
 from homeward.types import Attributes, Box, DateRange, FaceChoice, PhotoNote, Quality, RecordKey, Sex
 
 MODEL = "model-1"
@@ -158,3 +159,22 @@ def check_consistent(catalogue: Catalogue) -> None:
         assert row.searchable is (record_id in with_faces)
     gone = {record_id for record_id, change in latest.items() if change.deleted}
     assert gone == set(latest) - set(held) == catalogue.deleted(latest)
+    check_shown(catalogue)
+
+
+def check_shown(catalogue: Catalogue) -> None:
+    """Lists show what the catalogue holds."""
+    places = list(catalogue.all_faces())
+    shown = catalogue.shown([place.face_id for place in places])
+    held = catalogue.get_many(place.record_id for place in places)
+    assert {face for one in shown.values() for face in one.faces} == {place.face_id for place in places}
+    for record_id, one in shown.items():
+        record = held[record_id]
+        assert (one.key, one.message) == (record.key, as_candidate(record.attributes))
+        assert facts_of(one.message) == replace(
+            record.attributes, case_reference="", provenance="", legal_basis=""
+        )
+        for photo in record.photos:
+            for face in photo.faces:
+                assert one.faces[face.face_id] == as_evidence(face, photo.note.taken)
+                assert taken_of(one.faces[face.face_id]) == photo.note.taken

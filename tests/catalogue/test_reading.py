@@ -15,13 +15,12 @@ from catalogue import reading, tokens
 from catalogue.coding import AGENCY as AGENCY_KIND
 from catalogue.coding import PLACE, place_cell
 from catalogue.store import Catalogue
-from catalogue.tables import faces
-from catalogue.types import Deletion, RowColumns
+from catalogue.tables import faces, records
+from catalogue.types import Deletion, RecordUpdate, RowColumns
 from homeward.errors import InvalidInput, NotFound
-from homeward.face_message import write_face
 from homeward.ids import face_id
 from homeward.types import DAY_MAX, DAY_MIN, Attributes, DateRange, PhotoNote, Sex, day_number
-from tests.catalogue.builders import AGENCY, ATTRIBUTES, MODEL, NOTE, key, photo, rid, sha, write
+from tests.catalogue.builders import AGENCY, ATTRIBUTES, MODEL, NOTE, check_shown, key, photo, rid, sha, write
 from tests.catalogue.conftest import Place
 
 BOTH = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -215,19 +214,39 @@ def test_settings_of_the_data_are_kept(catalogue: Catalogue) -> None:
     assert catalogue.get_meta("model") == "two"
 
 
-def test_a_face_that_the_first_version_wrote_is_shown_alike(catalogue: Catalogue) -> None:
-    catalogue.apply([write("r1", {"p": 2, "q": 1}), write("r2", {"p": 1})])
-    faces_of = catalogue.faces_of([rid("r1"), rid("r2")])
-    assert len(faces_of) == 4
-    ids = [face.face_id for face in faces_of]
+def test_what_earlier_versions_wrote_is_shown_alike(catalogue: Catalogue) -> None:
+    catalogue.apply([write("r1", {"p": 2, "q": 1}), write("r2", {"p": 1}), write("r3", {"p": 1})])
+    ids = [face.face_id for face in catalogue.faces_of([rid("r1"), rid("r2"), rid("r3")])]
+    assert len(ids) == 5
     before = catalogue.shown(ids)
     with catalogue._database.writing() as connection:
-        connection.execute(sa.update(faces).where(faces.c.face_id.in_(ids[::2])).values(shown=None))
-    assert catalogue.shown(ids) == before
-    for face in faces_of:
-        assert before[face.record_id].faces[face.face_id].message == write_face(face).SerializeToString(
-            deterministic=True
+        connection.execute(sa.update(faces).where(faces.c.face_id.in_(ids[::2])).values(as_evidence=None))
+        connection.execute(
+            sa.update(records).where(records.c.record_id == rid("r3")).values(as_candidate=None)
         )
+    assert catalogue.shown(ids) == before
+    check_shown(catalogue)
+
+
+def test_what_is_shown_follows_attributes_and_dates(catalogue: Catalogue) -> None:
+    old, new = PhotoNote(taken=span(2019)), PhotoNote(taken=span(2020))
+    first = write("r", {"p": 2, "q": 1})
+    first = replace(first, photos=tuple(replace(one, note=old) for one in first.photos))
+    catalogue.apply([first])
+    check_shown(catalogue)
+    catalogue.update(RecordUpdate(rid("r"), attributes=Attributes(sex=Sex.MALE), notes={sha("p"): new}))
+    check_shown(catalogue)
+    # By another model the photo gives other faces; those of the first stay, and it is one photo.
+    again = replace(write("r", {"p": 1}, model="model-2"), attributes=ATTRIBUTES)
+    catalogue.apply([again])
+    assert len(catalogue.faces_of([rid("r")])) == 4
+    check_shown(catalogue)
+    catalogue.update(RecordUpdate(rid("r"), notes={sha("p"): PhotoNote(), sha("q"): new}))
+    check_shown(catalogue)
+
+
+def span(year: int) -> DateRange:
+    return DateRange(date(year, 1, 1), date(year, 12, 31), verified=year % 2 == 0)
 
 
 def test_a_face_deleted_while_it_is_being_shown_is_not(
@@ -236,6 +255,6 @@ def test_a_face_deleted_while_it_is_being_shown_is_not(
     catalogue.apply([write("r1", {"p": 1}), write("r2", {"p": 1})])
     old, new = catalogue.faces_of([rid("r1")])[0], catalogue.faces_of([rid("r2")])[0]
     with catalogue._database.writing() as connection:
-        connection.execute(sa.update(faces).where(faces.c.face_id == old.face_id).values(shown=None))
-    monkeypatch.setattr(reading, "read_faces", lambda *_: [])  # gone by the second statement
+        connection.execute(sa.update(faces).where(faces.c.face_id == old.face_id).values(as_evidence=None))
+    monkeypatch.setattr(reading, "read_records", lambda *_: {})  # gone by the second statement
     assert catalogue.shown([old.face_id, new.face_id]).keys() == {rid("r2")}

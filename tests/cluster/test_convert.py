@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.rpc import convert, fields
 from homeward.errors import InvalidInput
+from homeward.shown import write_date_range
 from homeward.types import Attributes, DateRange, FaceChoice, PhotoNote, RecordKey, Sex
 from homeward.v1 import enrolment_pb2, records_pb2
 
@@ -67,7 +68,7 @@ def test_no_date_is_unknown_and_cannot_be_verified() -> None:
 @given(st.dates(), st.dates(), st.booleans())
 def test_a_written_range_reads_back(one: date, two: date, verified: bool) -> None:
     value = DateRange(min(one, two), max(one, two), verified)
-    message = convert.write_date_range(value)
+    message = write_date_range(value)
     assert message is not None
     assert convert.read_date_range(message, "born") == value
 

@@ -19,15 +19,14 @@ import pytest
 import pytest_asyncio
 
 from catalogue.coding import place_cell
-from cluster.rpc.convert import write_sex
 from cluster.rpc.status import error_from_rpc, error_from_status
 from cluster.searchlog import log_files
 from cluster.searchlog_verify import verify
 from cluster.server import RunningServer, running_server
 from homeward.config import SearchSettings, ServerSettings, Settings
 from homeward.errors import CaseRequired, HomewardError, StoreUnavailable
-from homeward.face_message import write_face
 from homeward.ids import photo_sha256
+from homeward.shown import as_candidate, as_evidence, write_sex
 from homeward.types import (
     Attributes,
     Calibration,
@@ -372,10 +371,9 @@ async def test_what_is_shown_is_what_the_catalogue_holds(world: World) -> None:
         record = held[row.record_id]
         photo = next(one for one in record.photos if one.sha256 == row.photo_sha256)
         face = next(one for one in photo.faces if one.face_id == row.face_id)
-        assert (shown[row.record_id].key, shown[row.record_id].attributes) == (record.key, record.attributes)
-        one = shown[row.record_id].faces[row.face_id]
-        assert (one.face_id, one.sha256, one.taken) == (face.face_id, photo.sha256, photo.note.taken)
-        assert records_pb2.Face.FromString(one.message) == write_face(face)
+        one = shown[row.record_id]
+        assert (one.key, one.message) == (record.key, as_candidate(record.attributes))
+        assert one.faces[row.face_id] == as_evidence(face, photo.note.taken)
 
 
 @pytest.mark.parametrize("missing", ["case_reference", "purpose", "requester"])
