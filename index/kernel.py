@@ -83,14 +83,13 @@ def _bound(dot: Any) -> Any:
         probe: Any,
         quads: Any,
         unit: Any,
-        bias: Any,
-        least: Any,
+        biases: Any,
+        leasts: Any,
         centres: Any,
     ) -> Any:
-        word = types.int64
-        signature = types.uint64(
-            word, word, word, word, word, types.float32, types.int32, types.float32, word
-        )
+        word, single = types.int64, types.float32
+        two_words, two_singles = types.UniTuple(types.int32, 2), types.UniTuple(single, 2)
+        signature = types.uint64(word, word, word, word, word, single, two_words, two_singles, word)
 
         def generate(_target: Any, builder: ir.IRBuilder, _signature: Any, given: Sequence[Any]) -> Any:
             return _generate(builder, dot, *given)
@@ -109,8 +108,8 @@ def _generate(
     probe: Any,
     quads: Any,
     unit: Any,
-    bias: Any,
-    least: Any,
+    biases: Any,
+    leasts: Any,
     centres: Any,
 ) -> Any:
     def number(value: int) -> ir.Constant:
@@ -126,40 +125,58 @@ def _generate(
 
     stride = builder.mul(quads, number(TILE))  # bytes of one group's codes
     rows = [pointer(builder.add(codes, builder.mul(stride, number(g))), _INTS) for g in range(_GROUPS)]
-    piece = [pointer(builder.add(probe, builder.mul(quads, number(4 * z))), _I32) for z in range(_PIECES)]
-    totals = [[cgutils.alloca_once(builder, _INTS) for _ in range(_PIECES)] for _ in range(_GROUPS)]
-    for group in totals:
-        for total in group:
-            builder.store(_ints(0), total)
-    with cgutils.for_range(builder, builder.sdiv(quads, number(_UNROLL)), intp=_I64) as loop:
-        for step in range(_UNROLL):
-            at = builder.add(builder.mul(loop.index, number(_UNROLL)), number(step))
-            four = [load(piece[z], at) for z in range(_PIECES)]
-            for g in range(_GROUPS):
-                codes_here = load(rows[g], at)
-                for z in range(_PIECES):
-                    builder.store(dot(builder, builder.load(totals[g][z]), codes_here, four[z]), totals[g][z])
-    found: Any = number(0)
-    units, biases = _spread(builder, unit, _FLOATS), _spread(builder, bias, _INTS)
-    leasts = _spread(builder, least, _FLOATS)
+    units = _spread(builder, unit, _FLOATS)
+
+    def products(piece: int) -> list[Any]:
+        """Each group's products with one of the probe's pieces. Two sums for each: an addition has to wait
+        for the one before."""
+        words = pointer(builder.add(probe, builder.mul(quads, number(4 * piece))), _I32)
+        sums = [[cgutils.alloca_once(builder, _INTS) for _ in range(2)] for _ in range(_GROUPS)]
+        for group in sums:
+            for one in group:
+                builder.store(_ints(0), one)
+        with cgutils.for_range(builder, builder.sdiv(quads, number(_UNROLL)), intp=_I64) as loop:
+            for step in range(_UNROLL):
+                at = builder.add(builder.mul(loop.index, number(_UNROLL)), number(step))
+                four = load(words, at)
+                for g in range(_GROUPS):
+                    place = sums[g][step % 2]
+                    builder.store(dot(builder, builder.load(place), load(rows[g], at), four), place)
+        return [builder.add(builder.load(one), builder.load(two)) for one, two in sums]
+
+    def centre(whole: Any, which: int, group: int) -> Any:
+        off = _spread(builder, builder.extract_value(biases, which), _INTS)
+        known = builder.sitofp(builder.sub(whole, off), _FLOATS)
+        return builder.fmul(builder.fmul(known, units), load(pointer(scales, _FLOATS), number(group)))
+
+    def reaching(middle: Any, which: int, group: int) -> Any:
+        """Bits of the group's rows that may reach the threshold."""
+        upper = builder.fadd(middle, load(pointer(errors, _FLOATS), number(group)))
+        least = _spread(builder, builder.extract_value(leasts, which), _FLOATS)
+        return builder.zext(builder.bitcast(builder.fcmp_ordered(">=", upper, least), _I16), _I64)
+
+    found = cgutils.alloca_once_value(builder, number(0))
+    high = [builder.shl(one, _ints(7)) for one in products(0)]
+    roughly: Any = number(0)
     for g in range(_GROUPS):
-        high = builder.shl(builder.load(totals[g][0]), _ints(7))
-        whole = builder.sub(builder.add(high, builder.load(totals[g][1])), biases)
-        scale = load(pointer(scales, _FLOATS), number(g))
-        centre = builder.fmul(builder.fmul(builder.sitofp(whole, _FLOATS), units), scale)
-        kept = builder.store(centre, builder.gep(pointer(centres, _FLOATS), [number(g)]))
-        kept.align = 4
-        upper = builder.fadd(centre, load(pointer(errors, _FLOATS), number(g)))
-        lanes = builder.fcmp_ordered(">=", upper, leasts)
-        bits = builder.zext(builder.bitcast(lanes, _I16), _I64)
-        found = builder.or_(found, builder.shl(bits, number(16 * g)))
-    return found
+        roughly = builder.or_(roughly, reaching(centre(high[g], 0, g), 0, g))
+    with builder.if_then(builder.icmp_unsigned("!=", roughly, number(0)), likely=False):
+        bits: Any = number(0)
+        for g, low in enumerate(products(1)):
+            middle = centre(builder.add(high[g], low), 1, g)
+            kept = builder.store(middle, builder.gep(pointer(centres, _FLOATS), [number(g)]))
+            kept.align = 4
+            bits = builder.or_(bits, builder.shl(reaching(middle, 1, g), number(16 * g)))
+        builder.store(bits, found)
+    return builder.load(found)
 
 
-# bounds(codes, scales, errors, probe, quads, unit, bias, least, centres) -> bits of the 64 rows whose
-# centre + error >= least. All but the three numbers are addresses: of the tile's codes, its float32 scales
-# and errors, the probe's two pieces (4 * quads bytes each), and room for the 64 float32 centres,
-# unit * scale * (128 h.c + l.c - bias), where the bias takes the codes' + 128 back out (modulo 2^32).
+# bounds(codes, scales, errors, probe, quads, unit, biases, leasts, centres) -> bits of the 64 rows whose
+# centre + error >= leasts[1]. All but numbers and pairs are addresses: of the tile's codes, its float32
+# scales and errors, the probe's two pieces (4 * quads bytes each), and room for the 64 float32 centres,
+# unit * scale * (128 h.c + l.c - biases[1]), where the bias takes the codes' + 128 back out (modulo 2^32).
+# At first it looks at the high piece alone: where no row's unit * scale * (128 h.c - biases[0]) + error
+# reaches leasts[0], which makes up for the low piece, it finds none and writes no centre.
 bounds_portable: Any = _bound(_dot_portable)
 bounds: Any = _bound(_dot_instruction) if has_byte_dot() else bounds_portable
 
@@ -177,6 +194,17 @@ def _take(_context: Any, _address: Any, _count: Any) -> Any:
         return builder.atomic_rmw("add", place, given[1], "monotonic")
 
     return types.int64(types.int64, types.int64), generate
+
+
+def _fetch(_context: Any, _address: Any) -> Any:
+    def generate(_target: Any, builder: ir.IRBuilder, _signature: Any, given: Sequence[Any]) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _I32, _I32, _I32])
+        hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        to_read, keep, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
+        builder.call(hint, [builder.inttoptr(given[0], cgutils.voidptr_t), to_read, keep, data])
+        return ir.Constant(_I64, 0)
+
+    return types.int64(types.int64), generate
 
 
 def _trailing(_context: Any, _bits: Any) -> Any:
@@ -208,6 +236,7 @@ at_address: Any = intrinsic(_cast)  # an int64 address as a pointer, for `numba.
 take: Any = intrinsic(
     _take
 )  # (address of an int64, count) -> its value before the count was added, atomically
+fetch: Any = intrinsic(_fetch)  # have the cache line at this address brought near; any address will do
 lowest_bit: Any = intrinsic(_trailing)  # number of the lowest set bit; undefined for 0
 packed: Any = intrinsic(_packed)  # (address of 64 bytes) -> bits of those that are not 0
 bit_count: Any = intrinsic(_population)  # set bits

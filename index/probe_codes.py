@@ -37,8 +37,9 @@ class Probes:
     templates: Float32  # (p, d)
     pieces: Int8  # (p, 2, padded): w = 128 high + low
     units: Float32  # (p,) u
-    biases: Int32  # (p,) 128 sum(w) modulo 2^32: row codes are stored + 128
+    biases: Int32  # (p, 2) 128 sum(128 high), 128 sum(w), modulo 2^32: row codes are stored + 128
     lost: Float64  # (p,) |d|
+    rough: Float64  # (p,) u |low|: what the high piece alone leaves
     rounding: float  # bound of every floating rounding of a bound
 
 
@@ -47,8 +48,9 @@ def encode_probes(templates: Float32) -> Probes:
     count, dimension = templates.shape
     width = padded(dimension)
     wide = templates.astype(np.float64)
-    # w.c must fit 32 bits with room for the sum of the stored codes' offsets.
-    largest = min(128 * _LARGEST, (2**31 - 1) // (_LARGEST * width))
+    # w.c and 128 high.c, whose numbers are larger by 64 at most, must fit 32 bits. (Stored codes are larger
+    # by 128, which is taken back modulo 2^32.)
+    largest = min(128 * _LARGEST, (2**31 - 1) // (_LARGEST * width) - 64)
     units = (np.abs(wide).max(axis=1, initial=0.0) / largest).astype(np.float32)
     whole = np.rint(wide / np.maximum(units, np.float32(2.0**-100)).astype(np.float64)[:, np.newaxis])
     whole = np.clip(whole, -largest, largest)
@@ -57,7 +59,15 @@ def encode_probes(templates: Float32) -> Probes:
     pieces = np.zeros((count, 2, width), np.int8)
     pieces[:, 0, :dimension] = high
     pieces[:, 1, :dimension] = whole - 128 * high
-    biases = (128 * whole.sum(axis=1)).astype(np.int64).astype(np.uint64).astype(np.uint32).view(np.int32)
+    sums = np.stack((128 * high.sum(axis=1), whole.sum(axis=1)), axis=1)
+    biases = (128 * sums).astype(np.int64).astype(np.uint64).astype(np.uint32).view(np.int32)
+    low = np.sqrt(((whole - 128 * high) ** 2).sum(axis=1))
     return Probes(
-        templates, pieces, units, biases, lost * (1 + 1e-9) + 1e-30, _ROUNDING + 2 * scan_error(dimension)
+        templates=templates,
+        pieces=pieces,
+        units=units,
+        biases=biases,
+        lost=lost * (1 + 1e-9) + 1e-30,
+        rough=units.astype(np.float64) * low * (1 + 1e-9),
+        rounding=_ROUNDING + 2 * scan_error(dimension),
     )

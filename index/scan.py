@@ -88,6 +88,8 @@ def _bounded(
     shared = np.array([[_floor(query)] * 2 for query in queries], np.float64)
     offsets = view.means @ probes.templates.astype(np.float64).T
     slack = view.reaches[:, np.newaxis] * probes.lost + probes.rounding
+    # What the second step of a bound can add to the first, and the roundings of both.
+    rough = view.reaches[:, np.newaxis] * probes.rough + 2 * probes.rounding
     sexes = np.ascontiguousarray(view.origins[:, 2]) if len(view.origins) else np.zeros(1, np.int32)
     slots = np.ones(1, np.uint8) if view.wanted is None else view.wanted.astype(np.uint8)
     facts = fact_table(queries)
@@ -104,6 +106,7 @@ def _bounded(
             probes.biases,
             offsets,
             slack,
+            rough,
             batch.query_of,
             tables.of_query,
             tables.filters,
@@ -202,6 +205,7 @@ def _only(batch: Batch, number: int) -> Batch:
         probes.units[of_query],
         probes.biases[of_query],
         probes.lost[of_query],
+        probes.rough[of_query],
         probes.rounding,
     )
     return Batch([batch.queries[number]], alone, np.zeros(len(of_query), np.int32), [batch.left_out[number]])

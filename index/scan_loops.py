@@ -14,7 +14,7 @@ import numpy as np
 from numba import float32, int32, uint8, uint32, uint64
 
 from index.compiled import compiled, compiled_briefly
-from index.kernel import TILE, array_at, at_address, bit_count, bounds, lowest_bit, packed, take
+from index.kernel import TILE, array_at, at_address, bit_count, bounds, fetch, lowest_bit, packed, take
 
 CHUNK = 64 * TILE  # rows taken at a time
 LIVE, FIRST = 1, 2  # flags of a row: it counts; its record begins here
@@ -231,6 +231,7 @@ def scan_chunks(
     biases: Any,
     offsets: Any,
     slack: Any,
+    rough: Any,
     query_of: Any,
     filter_of: Any,
     filters: Any,
@@ -256,7 +257,12 @@ def scan_chunks(
     """One thread's share of a scan; see `index.scan` for the arguments. Returns the chunks it did."""
     probes, queries, room = len(units), len(ks), kept_rows.shape[1]
     quads = pieces.shape[2] // 4
-    least = np.empty(probes, np.float32)
+    # The next tile's codes are fetched while this one's are worked on: the memory's pace and the arithmetic's
+    # do not add up.
+    lines = TILE * 4 * quads // 64
+    ahead = 2 * 64 * lines
+    share = -(-lines // probes)
+    least = np.empty((probes, 2), np.float32)  # of the rough look and of the whole one
     masks = np.empty(len(filters), np.uint64)
     cuts = shared.copy()
     centres = np.empty(TILE, np.float32)
@@ -294,7 +300,8 @@ def scan_chunks(
         for probe in range(probes):
             cut = cuts[query_of[probe], 0] - offsets[block, probe] - slack[block, probe]
             # A little lower than rounding may have put it: `slack` has room for that.
-            least[probe] = np.float32(max(cut, -1e30)) if not overflowed[query_of[probe]] else np.inf
+            least[probe, 1] = np.float32(max(cut, -1e30)) if not overflowed[query_of[probe]] else np.inf
+            least[probe, 0] = np.float32(least[probe, 1] - rough[block, probe])
         for tile in range(begin, end, TILE):
             stop = min(TILE, end - tile)
             alive = uint64(0xFFFFFFFFFFFFFFFF) if stop == TILE else (uint64(1) << uint64(stop)) - uint64(1)
@@ -343,6 +350,8 @@ def scan_chunks(
                 mask = masks[filter_of[query]]
                 if not mask:
                     continue
+                for line in range(probe * share, (probe + 1) * share):
+                    fetch(base + ahead + 64 * line)
                 hits = mask & bounds(
                     base,
                     table[SCALES] + 4 * tile,
@@ -350,8 +359,8 @@ def scan_chunks(
                     pieces.ctypes.data + probe * 8 * quads,
                     quads,
                     units[probe],
-                    biases[probe],
-                    least[probe],
+                    (biases[probe, 0], biases[probe, 1]),
+                    (least[probe, 0], least[probe, 1]),
                     centres.ctypes.data,
                 )
                 while hits:
@@ -425,6 +434,7 @@ def scan_chunks(
                     for one in range(probes):
                         if query_of[one] == query:
                             cut = cuts[query, 0] - offsets[block, one] - slack[block, one]
-                            least[one] = np.inf if overflowed[query] else np.float32(max(cut, -1e30))
+                            least[one, 1] = np.inf if overflowed[query] else np.float32(max(cut, -1e30))
+                            least[one, 0] = np.float32(least[one, 1] - rough[block, one])
                     if overflowed[query]:
                         break

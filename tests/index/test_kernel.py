@@ -70,7 +70,7 @@ def test_a_probes_code_and_loss_hold_the_probe(shape: tuple[int, int, int], spre
 
 @numba.njit
 def _both(
-    codes: Any, scales: Any, errors: Any, piece: Any, unit_: Any, bias: Any, least: Any, out: Any
+    codes: Any, scales: Any, errors: Any, piece: Any, unit_: Any, biases: Any, leasts: Any, out: Any
 ) -> Any:
     quads = len(piece) // 8
     one = bounds(
@@ -80,8 +80,8 @@ def _both(
         piece.ctypes.data,
         quads,
         unit_,
-        bias,
-        least,
+        (biases[0], biases[1]),
+        (leasts[0], leasts[1]),
         out[0].ctypes.data,
     )
     other = bounds_portable(
@@ -91,8 +91,8 @@ def _both(
         piece.ctypes.data,
         quads,
         unit_,
-        bias,
-        least,
+        (biases[0], biases[1]),
+        (leasts[0], leasts[1]),
         out[1].ctypes.data,
     )
     return one, other
@@ -112,9 +112,17 @@ def test_bounds_hold_every_true_score_whichever_instruction(dimension: int, seed
     out = np.zeros((2, TILE), np.float32)
     piece = np.ascontiguousarray(probes.pieces[0].reshape(-1))
     least = np.float32(cut - offset - slack)
-    one, other = _both(codes, scales, errors, piece, probes.units[0], probes.biases[0], least, out)
+    rough = np.float32(least - (probes.rough[0] * reach + 2 * probes.rounding))
+    given_ = (codes, scales, errors, piece, probes.units[0], probes.biases[0])
+    one, other = _both(*given_, np.array([rough, least]), out)
     assert one == other
     assert np.array_equal(out[0], out[1])
+    # No row is missed for its tile being looked at roughly first, wherever the threshold lies.
+    room = np.zeros((2, TILE), np.float32)
+    for cut_ in np.sort(true)[[0, TILE // 2, -2, -1]] - offset - slack:
+        leasts = np.array([cut_ - (probes.rough[0] * reach + 2 * probes.rounding), cut_]).astype(np.float32)
+        everything = np.array([-np.inf, leasts[1]]).astype(np.float32)
+        assert _both(*given_, leasts, room) == _both(*given_, everything, out)
     assert (np.abs(out[0] + offset - true) <= errors + slack).all()
     passed = np.array([bool(one >> lane & 1) for lane in range(TILE)])
     assert passed[true >= cut].all()
