@@ -10,9 +10,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -34,8 +34,9 @@ from cluster.search_types import (
     SearchRequest,
     TemplateProbe,
 )
+from cluster.searchlog import Body, body_of
 from homeward.batching import StagedBatcher
-from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, Unavailable
+from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, StoreUnavailable, Unavailable
 from homeward.ids import check_id, photo_sha256
 from homeward.telemetry import Operation, emit
 from homeward.types import CandidateList, Face, Filter, PhotoFaces, Query
@@ -54,11 +55,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class _Made(Generic[Result]):
-    """An answer and what is sent of it; its line is on its way to the disk."""
+    """An answer and what is sent of it, once its line is on the disk."""
 
     answer: SearchAnswer
     written: Result
-    logged: Future[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,8 @@ class Searcher:
     ) -> tuple[SearchAnswer, Result]:
         """Answer one search, waiting at most `wait_s` seconds for its `min_rev`.
 
-        `write`, called in another thread, makes of the answer what is to be sent, while the answer's line
-        goes to the search log; both are done on return. How long the logging was waited for is in the
-        answer's `seconds` only then.
+        `write`, called in another thread, makes of the answer what is to be sent; its line is in the search
+        log on return. How long that took is in the answer's `seconds` only then.
 
         Raises `CaseRequired`; `InvalidInput` and its kinds for the rest of the request; `NotFound`
         for the record; `Conflict` (NOT_CALIBRATED, RECORD_NOT_SEARCHABLE); `Overloaded`; `Unavailable`
@@ -187,7 +186,7 @@ class Searcher:
             calibration=self._parts.calibration,
         )
         entry = compare_entry(context, (photo_sha256(photos[0]), photo_sha256(photos[1])), made)
-        await asyncio.wrap_future(self._parts.search_log.submit(entry))
+        await self._blocking(partial(self._parts.search_log.append, [body_of(entry)]))
         return made
 
     def _check_open(self) -> None:
@@ -261,27 +260,44 @@ class Searcher:
             raise
         looked_up = time.perf_counter() - scanned
         answers: list[_Made[Any] | Exception | None] = []
+        entries: list[Body] = []
         for job, mine in zip(jobs, lists, strict=True):
             _tell("catalogue", job.seconds, looked_up)
             try:
-                answers.append(self._made(job, mine, records))
+                answers.append(self._made(job, mine, records, entries))
             except Exception as error:  # noqa: BLE001 - raised to its own caller alone
                 answers.append(error)
-        written = time.perf_counter()
-        for number, (job, made) in enumerate(zip(jobs, answers, strict=True)):
-            if isinstance(made, _Made):
-                failed = made.logged.exception()  # waits: no answer leaves before its line is on the disk
-                _tell("log", job.seconds, time.perf_counter() - written, "FAILED" if failed else "OK")
-                if isinstance(failed, Exception):
-                    answers[number] = failed
+        self._log(entries, jobs, answers)
         return answers
 
-    def _made(self, job: _Job, lists: _Lists, records: _Records) -> _Made[Any] | None:
+    def _made(self, job: _Job, lists: _Lists, records: _Records, entries: list[Body]) -> _Made[Any] | None:
+        """The job's answer; its entry for the log is added."""
         if not job.is_last and not all(is_current(one, records) for one in lists):
             return None
         answer = self._answer(job.probe, lists, records, job.seconds)
-        logged = self._parts.search_log.submit(search_entry(job.request, job.probe.logged, answer))
-        return _Made(answer, job.write(answer), logged)
+        entries.append(body_of(search_entry(job.request, job.probe.logged, answer)))
+        return _Made(answer, job.write(answer))
+
+    def _log(
+        self,
+        entries: Sequence[Body],
+        jobs: Sequence[_Job],
+        answers: list[_Made[Any] | Exception | None],
+    ) -> None:
+        """No answer leaves before its line is on the disk, and none without."""
+        if not entries:
+            return
+        failure: StoreUnavailable | None = None
+        begun = time.perf_counter()
+        try:
+            self._parts.search_log.append(entries)
+        except StoreUnavailable as error:
+            failure = error
+        spent = time.perf_counter() - begun
+        for number, job in enumerate(jobs):
+            if isinstance(answers[number], _Made):
+                _tell("log", job.seconds, spent, "FAILED" if failure else "OK")
+                answers[number] = failure or answers[number]
 
     def _answer(
         self,

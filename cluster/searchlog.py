@@ -12,14 +12,12 @@ import hashlib
 import json
 import logging
 import os
-import queue
 import threading
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NewType, Self
 
 from homeward.clock import Clock, SystemClock
 from homeward.errors import StoreUnavailable
@@ -28,10 +26,10 @@ MIB = 1024 * 1024
 ORIGIN = "0" * 64  # what the first line of all carries as its predecessor's hash
 PATTERN = "searches-????????.jsonl"
 
-_BATCH_MAX = 256
 _logger = logging.getLogger(__name__)
 
 Entry = Mapping[str, Any]
+Body = NewType("Body", str)  # of a line: an entry's JSON without its braces
 
 
 def line_hash(line: bytes) -> str:
@@ -44,10 +42,13 @@ def log_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(PATTERN))
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    body: str  # the entry's JSON without its braces
-    done: Future[None]
+@dataclass(slots=True)
+class _Lines:
+    """What one caller waits for."""
+
+    bodies: Sequence[Body]
+    done: bool = False
+    failure: StoreUnavailable | None = None
 
 
 class SearchLog:
@@ -61,9 +62,10 @@ class SearchLog:
         self._folder = folder
         self._clock = clock or SystemClock()
         self._file_bytes = file_bytes
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._closing = threading.Lock()
+        self._waiting: list[_Lines] = []
+        self._is_open = False
+        self._is_writing = False  # whoever does writes for all that wait
+        self._changed = threading.Condition()
         self._handle: int | None = None
         self._number = 0  # of the current file
         self._size = 0  # its bytes that are known to be whole lines on disk
@@ -76,8 +78,7 @@ class SearchLog:
             self._open()
         except OSError as error:
             raise _refusal(error) from error
-        self._thread = threading.Thread(target=self._run, name="search-log", daemon=True)
-        self._thread.start()
+        self._is_open = True
         return self
 
     def __exit__(
@@ -86,64 +87,55 @@ class SearchLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write what was submitted, then close."""
-        with self._closing:
-            thread, self._thread = self._thread, None
-            self._jobs.put(None)
-        if thread is not None:
-            thread.join()
+        """Write what waits, then close."""
+        with self._changed:
+            self._is_open = False
+            self._changed.wait_for(lambda: not (self._waiting or self._is_writing))
         self._close()
 
-    def submit(self, entry: Entry) -> Future[None]:
-        """Queue one line; the future is done when it is on disk.
+    def append(self, bodies: Sequence[Body]) -> None:
+        """Write a line for each; when it returns they are on disk. Blocks.
 
-        The entry is not empty; the log adds `seq`, `time` and `prev`. The future raises
-        `StoreUnavailable` when the line could not be written: the search must then not be answered.
+        The log adds `seq`, `time` and `prev`. Callers that wait at the same time share one write: one of them
+        writes for all. Raises `StoreUnavailable` when the lines could not be written, none of them: the
+        searches must then not be answered.
         """
-        job = _Job(_body(entry), Future())
-        job.done.set_running_or_notify_cancel()  # a caller that leaves cannot take its line back
-        with self._closing:
-            if self._thread is None:
+        lines = _Lines(bodies)
+        with self._changed:
+            if not self._is_open:
                 raise StoreUnavailable("the search log is closed", store="search log")
-            self._jobs.put(job)
-        return job.done
+            self._waiting.append(lines)
+            self._changed.wait_for(lambda: lines.done or not self._is_writing)
+            batch: list[_Lines] = []
+            if not lines.done:
+                self._is_writing = True
+                batch, self._waiting = self._waiting, []
+        if batch:
+            failure: StoreUnavailable | None = StoreUnavailable("the process is ending", store="search log")
+            try:
+                failure = self._commit(batch)
+            finally:
+                with self._changed:
+                    self._is_writing = False
+                    for each in batch:
+                        each.done, each.failure = True, failure
+                    self._changed.notify_all()
+        if lines.failure is not None:
+            raise lines.failure
 
-    def _run(self) -> None:
-        closing = False
-        while not closing:
-            job = self._jobs.get()
-            batch: list[_Job] = []
-            while True:
-                if job is None:
-                    closing = True
-                    break
-                batch.append(job)
-                if len(batch) >= _BATCH_MAX:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            if batch:
-                self._commit(batch)
-
-    def _commit(self, batch: list[_Job]) -> None:
-        failure: StoreUnavailable | None = None
+    def _commit(self, batch: Sequence[_Lines]) -> StoreUnavailable | None:
+        """Write them; why they could not be written."""
         try:
-            self._write([job.body for job in batch])
+            self._write([body for lines in batch for body in lines.bodies])
         except OSError as error:
             _logger.error("search log: %s", error.strerror)  # noqa: TRY400 - the trace says nothing more
-            failure = _refusal(error)
-        except Exception:  # what stops this thread would stop all searches
+            return _refusal(error)
+        except Exception:  # whoever waits here must hear of it
             _logger.exception("search log")
-            failure = StoreUnavailable("the search log could not be written", store="search log")
-        for job in batch:
-            if failure is None:
-                job.done.set_result(None)
-            else:
-                job.done.set_exception(failure)
+            return StoreUnavailable("the search log could not be written", store="search log")
+        return None
 
-    def _write(self, bodies: list[str]) -> None:
+    def _write(self, bodies: Sequence[Body]) -> None:
         if self._handle is None:  # an earlier write failed: begin again from what the disk holds
             self._open()
         elif self._size >= self._file_bytes:
@@ -196,7 +188,7 @@ class SearchLog:
             os.ftruncate(self._handle, self._size)
             os.fsync(self._handle)
             _logger.warning("search log: a torn line of %d bytes was kept aside as %s", torn, aside.name)
-            self._write([_body({"kind": "torn", "file": aside.name, "bytes": torn})])
+            self._write([body_of({"kind": "torn", "file": aside.name, "bytes": torn})])
 
     def _create(self, number: int) -> None:
         path = self._folder / f"searches-{number:08d}.jsonl"
@@ -210,8 +202,9 @@ class SearchLog:
             self._handle = None
 
 
-def _body(entry: Entry) -> str:
-    return json.dumps(entry, separators=(",", ":"), allow_nan=False)[1:-1]
+def body_of(entry: Entry) -> Body:
+    """A line's body of an entry that is not empty. Raises `TypeError` or `ValueError` for what is no JSON."""
+    return Body(json.dumps(entry, separators=(",", ":"), allow_nan=False)[1:-1])
 
 
 def last_line(path: Path) -> tuple[int, bytes | None]:

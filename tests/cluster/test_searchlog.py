@@ -13,14 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.searchlog import SearchLog, log_files
+from cluster.searchlog import SearchLog, body_of, log_files
 from cluster.searchlog_verify import verify
 from homeward.errors import StoreUnavailable
 
@@ -32,13 +32,13 @@ def entries(folder: Path) -> list[dict[str, object]]:
 def append(folder: Path, count: int, file_bytes: int = 1_000_000) -> None:
     with SearchLog(folder, file_bytes=file_bytes) as log:
         for number in range(count):
-            log.submit({"kind": "search", "number": number}).result(10)
+            log.append([body_of({"kind": "search", "number": number})])
 
 
 def test_a_line_is_on_disk_when_its_future_is_done(tmp_path: Path) -> None:
     with SearchLog(tmp_path / "log") as log:
         for number in range(20):
-            log.submit({"number": number}).result(10)
+            log.append([body_of({"number": number})])
             assert entries(tmp_path / "log")[-1]["number"] == number
 
 
@@ -53,12 +53,14 @@ async def test_callers_that_leave_stop_no_later_search(
 
     monkeypatch.setattr(os, "fdatasync", sync)
     with SearchLog(tmp_path / "log") as log:
-        leaving = [asyncio.ensure_future(asyncio.wrap_future(log.submit({"number": n}))) for n in range(3)]
+        leaving = [
+            asyncio.ensure_future(asyncio.to_thread(log.append, [body_of({"number": n})])) for n in range(3)
+        ]
         await asyncio.sleep(0.05)
         for task in leaving:
             task.cancel()
         may_sync.set()
-        await asyncio.wait_for(asyncio.wrap_future(log.submit({"number": 3})), 10)
+        await asyncio.wait_for(asyncio.to_thread(log.append, [body_of({"number": 3})]), 10)
     assert [entry["number"] for entry in entries(tmp_path / "log")] == [0, 1, 2, 3]
 
 
@@ -72,8 +74,8 @@ def test_a_line_that_cannot_be_written_for_any_reason_stops_no_later_search(
         with monkeypatch.context() as broken:
             broken.setattr(os, "fdatasync", fail)
             with pytest.raises(StoreUnavailable):
-                log.submit({"number": 0}).result(10)
-        log.submit({"number": 1}).result(10)
+                log.append([body_of({"number": 0})])
+        log.append([body_of({"number": 1})])
     assert verify(tmp_path / "log").lines == 1
 
 
@@ -87,9 +89,8 @@ def test_it_is_synced_before_the_future_is_done(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fdatasync", sync)
     with SearchLog(tmp_path / "log") as log:
-        done = log.submit({"a": 1})
-        done.add_done_callback(lambda _: events.append("done"))
-        done.result(10)
+        log.append([body_of({"a": 1})])
+        events.append("done")
     assert events == ["sync", "done"]
 
 
@@ -120,8 +121,8 @@ def test_concurrent_lines_share_a_sync(tmp_path: Path, monkeypatch: pytest.Monke
         real(handle)
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    with SearchLog(tmp_path) as log:
-        wait([log.submit({"number": number}) for number in range(200)], 10)
+    with SearchLog(tmp_path) as log, ThreadPoolExecutor(50) as pool:
+        wait([pool.submit(log.append, [body_of({"number": number})]) for number in range(200)], 30)
     assert len(syncs) < 20
     assert verify(tmp_path).lines == 200
 
@@ -190,16 +191,16 @@ def test_a_full_disk_refuses_and_leaves_no_half_line(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with SearchLog(tmp_path) as log:
-        log.submit({"a": 1}).result(10)
+        log.append([body_of({"a": 1})])
         monkeypatch.setattr(os, "write", write)
         full = True
         for _ in range(3):
             with pytest.raises(StoreUnavailable) as refused:
-                log.submit({"a": "x" * 60}).result(10)
+                log.append([body_of({"a": "x" * 60})])
             assert refused.value.details["store"] == "search log"
             full = True
         full = False
-        log.submit({"a": 2}).result(10)
+        log.append([body_of({"a": 2})])
     report = verify(tmp_path)
     assert report.complete
     assert [entry.get("a") for entry in entries(tmp_path)] == [1, 2]
@@ -210,16 +211,16 @@ def test_a_failed_sync_refuses_and_the_next_line_is_kept(
 ) -> None:
     real = os.fdatasync
     with SearchLog(tmp_path) as log:
-        log.submit({"a": 1}).result(10)
+        log.append([body_of({"a": 1})])
 
         def fail(handle: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
         monkeypatch.setattr(os, "fdatasync", fail)
         with pytest.raises(StoreUnavailable):
-            log.submit({"a": 2}).result(10)
+            log.append([body_of({"a": 2})])
         monkeypatch.setattr(os, "fdatasync", real)
-        log.submit({"a": 3}).result(10)
+        log.append([body_of({"a": 3})])
     assert verify(tmp_path).complete
     assert [entry["a"] for entry in entries(tmp_path)] == [1, 3]
 
@@ -234,16 +235,16 @@ def test_a_closed_log_refuses(tmp_path: Path) -> None:
     with SearchLog(tmp_path) as log:
         pass
     with pytest.raises(StoreUnavailable):
-        log.submit({"a": 1})
+        log.append([body_of({"a": 1})])
 
 
 def test_what_is_no_json_costs_its_caller_alone(tmp_path: Path) -> None:
     with SearchLog(tmp_path) as log:
         with pytest.raises(TypeError):
-            log.submit({"a": object()})
+            log.append([body_of({"a": object()})])
         with pytest.raises(ValueError):
-            log.submit({"a": float("nan")})
-        log.submit({"a": 1}).result(10)
+            log.append([body_of({"a": float("nan")})])
+        log.append([body_of({"a": 1})])
     assert verify(tmp_path).lines == 1
 
 
@@ -256,7 +257,7 @@ def test_no_text_of_a_caller_can_end_or_fake_a_line(
     given_texts = [*texts, '"}\n{"seq":1}\n', "\x85\u2028\x1b[2J"]
     with SearchLog(folder) as log:
         for text in given_texts:
-            log.submit({"case": text}).result(10)
+            log.append([body_of({"case": text})])
     raw = b"".join(path.read_bytes() for path in log_files(folder))
     assert raw.count(b"\n") == len(given_texts)
     assert all(byte == 10 or 32 <= byte < 127 for byte in raw)
@@ -267,10 +268,10 @@ WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from cluster.searchlog import SearchLog
+from cluster.searchlog import SearchLog, body_of
 
 def one(number):
-    log.submit({"number": number, "pad": "x" * (number % 700)}).result()
+    log.append([body_of({"number": number, "pad": "x" * (number % 700)})])
     sys.stdout.write(f"{number}\\n")
     sys.stdout.flush()
 
@@ -298,7 +299,7 @@ def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
         out, _ = writer.communicate(timeout=10)
         acknowledged |= {int(line) for line in out.splitlines() if line.isdigit()}
     with SearchLog(tmp_path) as log:
-        log.submit({"number": -1}).result(10)
+        log.append([body_of({"number": -1})])
     report = verify(tmp_path)
     assert report.complete
     kept = {entry.get("number") for entry in entries(tmp_path)}
