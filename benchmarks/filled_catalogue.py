@@ -19,6 +19,7 @@ from catalogue.plan import Plan, RecordState
 from catalogue.rows import Values
 from catalogue.tables import changes, faces, photos, record_photos, records
 from homeward.ids import record_id
+from homeward.shown import as_candidate
 
 TABLES = (records, photos, record_photos, faces, changes)  # each after those that it refers to
 _NAMES = {
@@ -26,6 +27,7 @@ _NAMES = {
     "external_reference": "{reference}",
     "sha256": "{photo}",
     "face_id": "{face}",
+    "as_candidate": r"\\x{candidate}",
     **dict.fromkeys(("rev", "version", "created_rev", "updated_rev"), "{rev}"),
 }
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "{": "{{", "}": "}}"})
@@ -70,7 +72,9 @@ class CatalogueFiller:
             number = batch.first + offset
             lines = self._lines[number % KINDS]
             names = {"record": record, "photo": photo, "rev": start + offset + 1}
-            names["reference"] = kinds()[number % KINDS].key(number).external_reference
+            kind = kinds()[number % KINDS]
+            names["reference"] = kind.key(number).external_reference
+            names["candidate"] = as_candidate(kind.key(number), kind.attributes).hex()
             for table in (records, photos, record_photos, changes):
                 text[table.name].append(lines[table.name][0](**names))
             for line in lines[faces.name]:

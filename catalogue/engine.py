@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import sqlalchemy as sa
 
 from catalogue.errors import mapped
@@ -160,6 +161,15 @@ def _postgres(url: sa.URL, pool_size: int, *, single: bool) -> sa.Engine:
 def _planned_once(connection: Any, _record: object) -> None:
     connection.autocommit = True
     connection.execute("SET plan_cache_mode = force_generic_plan")
+    connection.cursor_factory = _BinaryCursor
+
+
+class _BinaryCursor(psycopg.Cursor[Any]):
+    """Has values come as they are: as text, bytes would take twice the room."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.format = psycopg.pq.Format.BINARY
 
 
 def _vacuum_sqlite(connection: sa.Connection) -> None:

@@ -22,7 +22,7 @@ from catalogue.plan import (
     request_row,
 )
 from catalogue.rows import Values
-from catalogue.showing import rewrite_taken
+from catalogue.showing import rewrite_facts, rewrite_taken
 from catalogue.tables import (
     changes,
     faces,
@@ -113,6 +113,7 @@ def update(revs: Revs, change: RecordUpdate, now: datetime) -> WriteResult:
         .where(records.c.record_id == record_id)
         .values(**rows.attributes_to_row(attributes), version=rev, updated_rev=rev, updated_at=now)
     )
+    rewrite_facts(connection, record_id, rows.key_of(row), attributes)
     log_change(connection, result_, now)
     if change.request is not None:
         sql.insert(connection, requests, [request_row(change.request, result_, now)])
@@ -183,7 +184,9 @@ def _write(connection: sa.Connection, plan: Plan) -> None:
     sql.upsert(connection, record_photos, list(plan.record_photos.values()))
     sql.delete_in(connection, faces, faces.c.face_id, plan.faces_gone)
     sql.upsert(connection, faces, list(plan.faces.values()))
-    for (record_id, sha256), taken in plan.retaken.items():
+    for record_id, facts in plan.facts.items():
+        rewrite_facts(connection, record_id, *facts)
+    for (record_id, sha256), taken in plan.taken.items():
         rewrite_taken(connection, record_id, sha256, taken)
     sql.insert(connection, changes, plan.changes)
     sql.insert(connection, requests, plan.new_requests)

@@ -14,7 +14,7 @@ from catalogue import rows
 from catalogue.rows import Values
 from catalogue.types import ENROLLED, NO_PHOTO, Item, PhotoWrite, RecordWrite, Request, Store, WriteResult
 from homeward.errors import EtagMismatch, HomewardError, RecordDeleted, RequestIdReused
-from homeward.types import DateRange
+from homeward.types import Attributes, DateRange, RecordKey
 
 
 @dataclass(slots=True)
@@ -59,8 +59,9 @@ class Plan:
     record_photos: dict[tuple[str, str], Values] = field(default_factory=dict)
     faces: dict[str, Values] = field(default_factory=dict)
     faces_gone: dict[str, str] = field(default_factory=dict)  # face id: record id
-    # Photos, of record and sha256, with face rows that stay while the date they show may change.
-    retaken: dict[tuple[str, str], DateRange | None] = field(default_factory=dict)
+    # Shown of face rows that stay: their records' facts, and their photos' dates by record and sha256.
+    facts: dict[str, tuple[RecordKey, Attributes]] = field(default_factory=dict)
+    taken: dict[tuple[str, str], DateRange | None] = field(default_factory=dict)
     changes: list[Values] = field(default_factory=list)
     new_requests: list[Values] = field(default_factory=list)
     reinstated: set[str] = field(default_factory=set)
@@ -80,7 +81,7 @@ class Plan:
         rev = self.last_rev + 1
         photo_rows = self._photo_rows(record_id, write, state)
         new_faces = {
-            face.face_id: rows.face_to_row(record_id, photo, write.model_id, face)
+            face.face_id: rows.face_to_row(write, record_id, photo, face)
             for photo in write.photos
             for face in photo.faces
         }
@@ -119,12 +120,14 @@ class Plan:
     def _take(self, write: RecordWrite, state: RecordState, effect: _Effect) -> None:
         record_id, rev = effect.result.record_id, effect.result.rev
         self.last_rev = rev
-        state.row = self.records[record_id] = effect.row
         stays = {face.sha256 for face_id, face in state.faces.items() if face_id not in effect.face_rows}
+        if stays and state.row is not None and rows.attributes_of(state.row) != write.attributes:
+            self.facts[record_id] = (write.key, write.attributes)
+        state.row = self.records[record_id] = effect.row
         for photo in write.photos:
             self.photos[write.key.agency, photo.sha256] = rows.photo_to_row(write.key.agency, photo)
             if photo.sha256 in stays:
-                self.retaken[record_id, photo.sha256] = photo.note.taken
+                self.taken[record_id, photo.sha256] = photo.note.taken
         for sha256, photo_row in effect.photo_rows.items():
             state.photos[sha256] = self.record_photos[record_id, sha256] = photo_row
         for face_id, face_row in effect.face_rows.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from catalogue.types import FaceWrite, PhotoWrite, StoredFace, StoredPhoto, StoredRecord
+from catalogue.types import FaceWrite, PhotoWrite, RecordWrite, StoredFace, StoredPhoto, StoredRecord
 from homeward.shown import as_candidate, as_evidence
 from homeward.types import (
     Attributes,
@@ -35,7 +35,6 @@ def attributes_to_row(attributes: Attributes) -> Values:
         "case_reference": attributes.case_reference,
         "provenance": attributes.provenance,
         "legal_basis": attributes.legal_basis,
-        "as_candidate": as_candidate(attributes),
     }
 
 
@@ -85,13 +84,13 @@ def photo_to_row(agency: str, photo: PhotoWrite) -> Values:
     }
 
 
-def face_to_row(record_id: str, photo: PhotoWrite, model_id: str, face: FaceWrite) -> Values:
+def face_to_row(write: RecordWrite, record_id: str, photo: PhotoWrite, face: FaceWrite) -> Values:
     """A row of `faces`."""
     return {
         "face_id": face.face_id,
         "record_id": record_id,
         "sha256": photo.sha256,
-        "model_id": model_id,
+        "model_id": write.model_id,
         "ordinal": int(face.ordinal),
         "x": float(face.box.x),
         "y": float(face.box.y),
@@ -102,6 +101,7 @@ def face_to_row(record_id: str, photo: PhotoWrite, model_id: str, face: FaceWrit
         "quality_score": float(face.quality.score),
         "quality_components": {name: float(value) for name, value in face.quality.components.items()},
         "quality_reasons": list(face.quality.reasons),
+        "as_candidate": as_candidate(write.key, write.attributes),
         "as_evidence": as_evidence(face, photo.note.taken),
     }
 

@@ -105,7 +105,6 @@ records = sa.Table(
     sa.Column("updated_at", UtcDateTime(), nullable=False),
     sa.Column("created_rev", sa.BigInteger(), nullable=False),
     sa.Column("updated_rev", sa.BigInteger(), nullable=False),
-    sa.Column("as_candidate", sa.LargeBinary()),  # homeward.shown.as_candidate; as `faces.as_evidence`
     sa.Index(None, "agency", "gallery", "record_id"),
     sa.Index(None, "gallery", "record_id"),
     sa.Index(None, "searchable", "record_id"),
@@ -158,8 +157,9 @@ faces = sa.Table(
     sa.Column("quality_score", sa.Double(), nullable=False),
     sa.Column("quality_components", sa.JSON(), nullable=False),
     sa.Column("quality_reasons", sa.JSON(), nullable=False),
-    # homeward.shown.as_evidence of this row and its photo's date: what every search that shows the face would
-    # make of them. Null in rows that an earlier version wrote.
+    # homeward.shown.as_candidate of the record and as_evidence of this row and its photo's date, which every
+    # search that shows the face would make of them. Null in rows that an earlier version wrote.
+    sa.Column("as_candidate", sa.LargeBinary()),
     sa.Column("as_evidence", sa.LargeBinary()),
     sa.ForeignKeyConstraint(["record_id", "sha256"], ["record_photos.record_id", "record_photos.sha256"]),
     sa.Index(None, "record_id", "sha256"),

@@ -190,7 +190,6 @@ class ShownRecord:
     """One record of a candidate list, with those of its faces that were asked for."""
 
     record_id: str
-    key: RecordKey
     message: bytes  # homeward.shown.as_candidate
     faces: dict[str, bytes]  # homeward.shown.as_evidence, by face id
 

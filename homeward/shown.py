@@ -1,7 +1,7 @@
-"""What candidate lists show of records and faces, as parts of their messages.
+"""What candidate lists show of a face and its record, as parts of their messages.
 
-The catalogue keeps them made, beside the columns that they are made of: a search puts forty of them in its
-answer, and says of each only what it found out itself.
+The catalogue keeps them made with each face, beside the columns that they are made of: a search puts forty of
+them in its answer, and says of each only what it found out itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date
 
 from homeward.face_message import SeenFace, write_face
-from homeward.types import Attributes, DateRange, Sex
+from homeward.types import Attributes, DateRange, RecordKey, Sex
 from homeward.v1 import records_pb2, search_pb2
 
 _SEX = {
@@ -20,9 +20,10 @@ _SEX = {
 _SEX_OF = {message: sex for sex, message in _SEX.items()}
 
 
-def as_candidate(attributes: Attributes) -> bytes:
-    """homeward.v1.Candidate with what is known of the child, without names and scores."""
+def as_candidate(key: RecordKey, attributes: Attributes) -> bytes:
+    """homeward.v1.Candidate with the record's key and what is known of the child, without id and scores."""
     return search_pb2.Candidate(
+        key=write_key(key),
         born=write_date_range(attributes.born),
         sex=write_sex(attributes.sex),
         sex_verified=attributes.sex_verified,
@@ -32,7 +33,7 @@ def as_candidate(attributes: Attributes) -> bytes:
 
 
 def as_evidence(face: SeenFace, taken: DateRange | None) -> bytes:
-    """homeward.v1.Evidence with the face as it was seen and when, without names and scores."""
+    """homeward.v1.Evidence with the face as it was seen and when, without ids and scores."""
     return search_pb2.Evidence(face=write_face(face), taken=write_date_range(taken)).SerializeToString(
         deterministic=True
     )
@@ -75,6 +76,13 @@ def write_date_range(value: DateRange | None) -> records_pb2.DateRange | None:
 def write_sex(value: Sex) -> records_pb2.Sex.ValueType:
     """The enum's number."""
     return _SEX[value]
+
+
+def write_key(value: RecordKey) -> records_pb2.RecordKey:
+    """The three parts."""
+    return records_pb2.RecordKey(
+        agency=value.agency, gallery=value.gallery, external_reference=value.external_reference
+    )
 
 
 def _read_date_range(message: records_pb2.DateRange) -> DateRange | None:

@@ -105,13 +105,6 @@ def write_choice(value: FaceChoice) -> records_pb2.FaceChoice.ValueType:
     return _CHOICE_MESSAGE[value]
 
 
-def write_key(value: RecordKey) -> records_pb2.RecordKey:
-    """The three parts."""
-    return records_pb2.RecordKey(
-        agency=value.agency, gallery=value.gallery, external_reference=value.external_reference
-    )
-
-
 def write_attributes(value: Attributes) -> records_pb2.Attributes:
     """What an agency says of one child."""
     return records_pb2.Attributes(

@@ -6,11 +6,10 @@ from catalogue.types import StoredPhoto, StoredRecord
 from cluster.rpc.convert import (
     write_attributes,
     write_choice,
-    write_key,
     write_time,
 )
 from homeward.face_message import write_face
-from homeward.shown import write_date_range
+from homeward.shown import write_date_range, write_key
 from homeward.v1 import records_pb2
 
 

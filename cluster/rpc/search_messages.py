@@ -199,9 +199,6 @@ def _write_candidate(value: ListedCandidate, to: search_pb2.CandidateList) -> No
         log_likelihood_ratio=value.log_likelihood_ratio,
     )
     message.MergeFromString(record.message)
-    message.key.agency = record.key.agency
-    message.key.gallery = record.key.gallery
-    message.key.external_reference = record.key.external_reference
     if value.implausible:
         message.implausible.extend(str(reason) for reason in value.implausible)
     if value.notes:

@@ -170,7 +170,7 @@ def check_shown(catalogue: Catalogue) -> None:
     assert {face for one in shown.values() for face in one.faces} == {place.face_id for place in places}
     for record_id, one in shown.items():
         record = held[record_id]
-        assert (one.key, one.message) == (record.key, as_candidate(record.attributes))
+        assert one.message == as_candidate(record.key, record.attributes)
         assert facts_of(one.message) == replace(
             record.attributes, case_reference="", provenance="", legal_basis=""
         )

@@ -15,7 +15,7 @@ from catalogue import reading, tokens
 from catalogue.coding import AGENCY as AGENCY_KIND
 from catalogue.coding import PLACE, place_cell
 from catalogue.store import Catalogue
-from catalogue.tables import faces, records
+from catalogue.tables import faces
 from catalogue.types import Deletion, RecordUpdate, RowColumns
 from homeward.errors import InvalidInput, NotFound
 from homeward.ids import face_id
@@ -221,9 +221,7 @@ def test_what_earlier_versions_wrote_is_shown_alike(catalogue: Catalogue) -> Non
     before = catalogue.shown(ids)
     with catalogue._database.writing() as connection:
         connection.execute(sa.update(faces).where(faces.c.face_id.in_(ids[::2])).values(as_evidence=None))
-        connection.execute(
-            sa.update(records).where(records.c.record_id == rid("r3")).values(as_candidate=None)
-        )
+        connection.execute(sa.update(faces).where(faces.c.record_id == rid("r3")).values(as_candidate=None))
     assert catalogue.shown(ids) == before
     check_shown(catalogue)
 

@@ -372,7 +372,7 @@ async def test_what_is_shown_is_what_the_catalogue_holds(world: World) -> None:
         photo = next(one for one in record.photos if one.sha256 == row.photo_sha256)
         face = next(one for one in photo.faces if one.face_id == row.face_id)
         one = shown[row.record_id]
-        assert (one.key, one.message) == (record.key, as_candidate(record.attributes))
+        assert one.message == as_candidate(record.key, record.attributes)
         assert one.faces[row.face_id] == as_evidence(face, photo.note.taken)
 
 

@@ -1,4 +1,4 @@
-"""Records and faces carry their parts of the candidate lists that show them."""
+"""Faces carry their parts of the candidate lists that show them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def upgrade() -> None:
     """Exchange the columns. Rows without the new ones are shown from their others: no row is rewritten."""
     op.drop_column("faces", "shown")
     op.add_column("faces", sa.Column("as_evidence", sa.LargeBinary(), nullable=True))
-    op.add_column("records", sa.Column("as_candidate", sa.LargeBinary(), nullable=True))
+    op.add_column("faces", sa.Column("as_candidate", sa.LargeBinary(), nullable=True))
 
 
 def downgrade() -> None:
     """The older version does not know the columns."""
-    op.drop_column("records", "as_candidate")
+    op.drop_column("faces", "as_candidate")
     op.drop_column("faces", "as_evidence")
     op.add_column("faces", sa.Column("shown", sa.LargeBinary(), nullable=True))
