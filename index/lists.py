@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from homeward.types import Candidate, Evidence, Query
+from homeward.types import Candidate, Evidence, Float32, Query
 from index import plausibility
 from index.columns import INTEGER_COLUMNS, Columns, Index, hex_ids
 from index.filters import admits_all, admitted
@@ -26,15 +26,17 @@ def candidates(
 
     `rows` (n,) are the positions of all rows that may be a listed record's best, `keys` where their records
     begin, `speaks` whether facts allow each."""
+    # Arrays of another kind, read-only ones too, would be compiled for, in the middle of a search.
+    probes = np.require(query.templates, np.float32, ("C", "W"))
     leading = np.empty(len(rows), np.int64)
     count = leading_records(
-        view.table, view.stride, len(INTEGER_COLUMNS), rows, keys, speaks, query.templates, query.k, leading
+        view.table, view.stride, len(INTEGER_COLUMNS), rows, keys, speaks, probes, query.k, leading
     )
     columns, owners = rows_of(view, leading[:count])
     if not admits_all(query):
         passes = admitted(query, columns)
         columns, owners = columns.take(passes), owners[passes]
-    return _ranked(query, columns, owners)
+    return _ranked(query, probes, columns, owners)
 
 
 def rows_of(view: View, keys: Index) -> tuple[Columns, Index]:
@@ -47,7 +49,9 @@ def rows_of(view: View, keys: Index) -> tuple[Columns, Index]:
     return view.rows_at(found[:count]), owners[:count]
 
 
-def _ranked(query: Query, columns: Columns, owners: Index) -> tuple[_Candidates, _Candidates]:
+def _ranked(
+    query: Query, probes: Float32, columns: Columns, owners: Index
+) -> tuple[_Candidates, _Candidates]:
     count = len(columns)
     if not count:
         return (), ()
@@ -59,7 +63,7 @@ def _ranked(query: Query, columns: Columns, owners: Index) -> tuple[_Candidates,
         columns.template,
         owners,
         plausibility.reasons(query.facts, columns),
-        query.templates,
+        probes,
         query.k,
         query.evidence,
         -np.inf if query.min_score is None else query.min_score,
