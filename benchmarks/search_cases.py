@@ -23,7 +23,8 @@ from homeward.types import CandidateList, FaceRow, Query
 from index.columns import Bool, concatenate, from_rows
 from index.merge import merge
 from index.placement import SLOTS, slot_of
-from index.shard import BLOCK_ROWS, Shard
+from index.row_store import BLOCK_ROWS
+from index.shard import Shard
 from tests.index.random_rows import hex_id
 
 BATCHES = (1, 2, 7, 64)

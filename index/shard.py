@@ -13,41 +13,36 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from homeward.errors import InvalidInput
 from homeward.ids import check_id
 from homeward.types import CandidateList, FaceRow, Filter, ProbeFacts, Query
-from index.block import Block, row_stride
+from index.block import Block
 from index.columns import (
     COLUMN_NAMES,
     Bool,
     Columns,
     Index,
-    UInt64,
-    concatenate,
     empty,
     from_rows,
     hex_ids,
     id_words,
 )
 from index.merge import Partial, merge
-from index.origins import Origins
-from index.placement import SLOTS, slot_of, slots_of
+from index.placement import slot_of, slots_of
 from index.probe_codes import encode_probes
 from index.readers import Readers
 from index.reference import check_query
-from index.run_table import ROW_BITS, RunTable
+from index.row_store import BLOCK_ROWS, Edit, RowStore, by_record
+from index.run_table import ROW_BITS
 from index.scan import Batch, Device, scan, stacked
 from index.score import check_templates
-from index.view import View, make_view
+from index.view import View
 
-BLOCK_ROWS = 1 << ROW_BITS
-RECORD_ROWS_MAX = BLOCK_ROWS  # a record's rows share a block
 PROBES_AT_ONCE = 1024  # that share one pass
 
 _Int64 = npt.NDArray[np.int64]
@@ -71,25 +66,14 @@ class Shard:
         device: Device | None = None,
     ) -> None:
         self.dimension = dimension
-        self._folder = folder
-        self._block_rows = block_rows
         self._device = device
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="scan")
         self._writing = threading.Lock()
         self._readers = Readers()
-        self._blocks: dict[int, Block] = {}
-        self._tails: dict[int, Block] = {}  # by cohort
-        self._cohorts = np.zeros(SLOTS, np.int64)
-        self._free_numbers: list[int] = []
-        self._runs = RunTable(row_stride(dimension))
-        self._origins = Origins()
-        self._slot_rows = np.zeros(SLOTS, np.int64)
-        self._slot_records = np.zeros(SLOTS, np.int64)
+        self._store = RowStore(dimension, block_rows, folder)
         self._unwiped: list[tuple[int, Block, Index]] = []
-        self._view = make_view(
-            (), self._origins.table, self._slot_rows, self._slot_records, rev=rev, dimension=dimension
-        )
+        self._view = self._store.view(rev)
 
     @property
     def rows(self) -> int:
@@ -133,7 +117,7 @@ class Shard:
         """Copies of the record's live rows, by face id; empty for a record without any."""
         words = id_words([check_id(record_id, "record_id")])
         with self._writing:
-            found = self._run(words)
+            found = self._store.run(words)
             columns = empty(self.dimension) if found is None else found[0].columns.take(found[1])
         return columns.take(np.lexsort((columns.face[:, 1], columns.face[:, 0])))
 
@@ -206,15 +190,14 @@ class Shard:
         new = empty(self.dimension) if upserts is None else upserts
         check_templates(new.template, self.dimension)
         with self._writing:
-            new = _by_record(_last_of_each_face(new))
-            self._check_runs(new.record)
-            self._origins.code(new, slots_of(new.record))  # refuses before anything is changed
-            edit = _Edit()
+            new = by_record(_last_of_each_face(new))
+            self._store.check(new)
+            edit = Edit()
             deleted = 0
             for record in records:
-                deleted += self._kill_run(record[np.newaxis], edit)
-            deleted += self._kill_faces(faces, edit)
-            self._append(self._with_old(new, edit))
+                deleted += self._store.kill_run(record[np.newaxis], edit)
+            deleted += self._store.kill_faces(faces, edit)
+            self._store.append(self._store.with_old(new, edit))
             self._finish(edit, rev)
         return deleted
 
@@ -234,31 +217,16 @@ class Shard:
         """Move the rows of blocks (of so many at most) of which more than a share is dead, the deadest first;
         how many there were. A scan passes over dead rows as over live ones."""
         with self._writing:
-            blocks = [one for one in self._blocks.values() if one.used - one.alive > share * one.used]
-            chosen = sorted(blocks, key=lambda one: one.alive / one.used)[:most]
-            for cohort, tail in list(self._tails.items()):
-                if tail in chosen:
-                    del self._tails[cohort]
-            for block in chosen:
-                self._evacuate(block)
-            if chosen:
+            moved = self._store.compact(share, most)
+            if moved:
                 self._publish(None)
-        return len(chosen)
+        return moved
 
     def drop_slots(self, gone: Bool) -> int:
         """Let go of all rows of these slots (SLOTS,); how many there were."""
         with self._writing:
-            edit = _Edit()
-            count = 0
-            for block in list(self._blocks.values()):
-                if (block.slots & gone).any():
-                    rows = block.live_rows()
-                    rows = rows[gone[slots_of(block.columns.record[rows])]]
-                    records = block.columns.record[rows]
-                    self._runs.drop(np.unique(records, axis=0))
-                    self._kill(block, rows, edit)
-                    count += len(rows)
-            self._slot_records[gone] = 0
+            edit = Edit()
+            count = self._store.kill_slots(gone, edit)
             self._finish(edit, None)
         return count
 
@@ -266,7 +234,7 @@ class Shard:
         """Keep rows of slots with different numbers (SLOTS,) in different blocks from now on, so that a
         search of some slots need not pass over the others' rows. A matter of speed alone."""
         with self._writing:
-            self._cohorts = cohorts.copy()
+            self._store.set_cohorts(cohorts)
 
     def _state(self, queries: Sequence[Query], slots: Bool | None) -> tuple[View, list[_Int64]]:
         """One state, and where in it the records begin that each query leaves out."""
@@ -279,7 +247,7 @@ class Shard:
             return view, [np.empty(0, np.int64)] * len(queries)
         with self._writing:
             view = self._view if slots is None else self._view.of_slots(slots)
-            places = [self._runs.find(id_words(names)) for names in named]
+            places = [self._store.places(id_words(names)) for names in named]
         numbers = {block.number: at for at, block in enumerate(view.blocks)}
         found = []
         for some in places:
@@ -297,157 +265,27 @@ class Shard:
             if not other.cancel():
                 other.result()
 
-    def _run(self, record: UInt64) -> tuple[Block, Index] | None:
-        """Block and live rows of a record (1, 2)."""
-        place = int(self._runs.find(record)[0])
-        if place < 0:
-            return None
-        block = self._blocks[place >> ROW_BITS]
-        return block, block.run_of(place & (BLOCK_ROWS - 1))
-
-    def _kill_run(self, record: UInt64, edit: _Edit) -> int:
-        found = self._run(record)
-        if found is None:
-            return 0
-        self._runs.drop(record)
-        self._slot_records[slots_of(record)] -= 1
-        self._kill(*found, edit)
-        return len(found[1])
-
-    def _kill_faces(self, faces: dict[bytes, set[bytes]], edit: _Edit) -> int:
-        deleted = 0
-        for key, gone in faces.items():
-            record = np.frombuffer(key, np.uint64).reshape(1, 2)
-            found = self._run(record)
-            if found is None:
-                continue
-            block, rows = found
-            mine = rows[[face.tobytes() in gone for face in block.columns.face[rows]]]
-            if len(mine) == len(rows):
-                deleted += self._kill_run(record, edit)
-            elif len(mine):
-                self._kill(block, mine, edit)
-                deleted += len(mine)
-        return deleted
-
-    def _kill(self, block: Block, rows: Index, edit: _Edit) -> None:
-        np.subtract.at(self._slot_rows, slots_of(block.columns.record[rows]), 1)
-        block.kill(rows)
-        edit.killed.append((block, rows))
-
-    def _with_old(self, new: Columns, edit: _Edit) -> Columns:
-        """The new rows, by record, with the rows that their records keep, whose places are given up."""
-        heads = new.record[_firsts(new.record)]
-        there = np.flatnonzero(self._runs.find(heads) >= 0)
-        if not there.size:
-            return new
-        parts = [new]
-        replaced = {face.tobytes() for face in new.face}
-        for record in heads[there]:
-            found = self._run(record[np.newaxis])
-            assert found is not None
-            block, rows = found
-            stays = rows[[face.tobytes() not in replaced for face in block.columns.face[rows]]]
-            parts.append(block.columns.take(stays))
-            self._kill_run(record[np.newaxis], edit)
-        return _by_record(concatenate(parts, self.dimension))
-
-    def _append(self, columns: Columns) -> None:
-        """Write rows, sorted by record, of records that have none."""
-        if not len(columns):
-            return
-        slots = slots_of(columns.record)
-        cohorts = self._cohorts[slots]
-        origins = self._origins.code(columns, slots)
-        for cohort in np.unique(cohorts).tolist():
-            mine = np.flatnonzero(cohorts == cohort)
-            self._store(cohort, columns.take(mine), origins[mine], slots[mine])
-        np.add.at(self._slot_rows, slots, 1)
-        firsts = _firsts(columns.record)
-        np.add.at(self._slot_records, slots[firsts], 1)
-
-    def _store(
-        self, cohort: int, columns: Columns, origins: npt.NDArray[np.uint32], slots: npt.NDArray[np.uint16]
-    ) -> None:
-        firsts = _firsts(columns.record)
-        begins = np.append(np.flatnonzero(firsts), len(columns))
-        done = 0  # runs
-        while done < len(begins) - 1:
-            tail = self._tails.get(cohort)
-            room = tail.capacity - tail.used if tail is not None else 0
-            fit = int(np.searchsorted(begins, begins[done] + room, side="right")) - 1
-            if tail is None or fit <= done:
-                self._tails[cohort] = self._new_block(int(begins[done + 1] - begins[done]))
-                continue
-            some = slice(int(begins[done]), int(begins[fit]))
-            start = tail.append(columns.take(some), origins[some], firsts[some], slots[some])
-            places = tail.number << ROW_BITS | (start + begins[done:fit] - begins[done])
-            self._runs.put(columns.record[begins[done:fit]], places)
-            done = fit
-
-    def _new_block(self, least: int) -> Block:
-        number = self._free_numbers.pop() if self._free_numbers else len(self._blocks)
-        block = Block(number, self.dimension, max(self._block_rows, least), self._folder)
-        self._blocks[number] = block
-        self._runs.add_block(number, block.id_address)
-        return block
-
-    def _finish(self, edit: _Edit, rev: int | None) -> None:
+    def _finish(self, edit: Edit, rev: int | None) -> None:
         """Move the rows of blocks that are mostly dead, publish, overwrite."""
-        tails = {id(tail) for tail in self._tails.values()}
-        for block in {id(block): block for block, _ in edit.killed}.values():
-            if id(block) not in tails and block.alive * 2 < block.used:
-                self._evacuate(block)
+        self._store.close_ranks(edit)
         self._publish(rev)
         number = self._readers.published()
         self._unwiped += [(number, block, rows) for block, rows in edit.killed]
         self._wipe()
 
-    def _evacuate(self, block: Block) -> None:
-        columns = block.columns.take(block.live_rows())
-        slots = slots_of(columns.record)
-        np.subtract.at(self._slot_rows, slots, 1)
-        np.subtract.at(self._slot_records, slots[_firsts(columns.record)], 1)
-        self._append(columns)
-        del self._blocks[block.number]
-        self._free_numbers.append(block.number)
-
     def _publish(self, rev: int | None) -> None:
-        self._view = make_view(
-            [block.view() for block in self._blocks.values() if block.used],
-            self._origins.table,
-            self._slot_rows,
-            self._slot_records,
-            rev=self._view.rev if rev is None else max(rev, self._view.rev),
-            dimension=self.dimension,
-        )
+        self._view = self._store.view(self._view.rev if rev is None else max(rev, self._view.rev))
 
     def _wipe(self) -> None:
         left = []
         for number, block, rows in self._unwiped:
-            if self._blocks.get(block.number) is not block:
+            if not self._store.holds(block):
                 continue  # it goes with the last search that reads it
             if self._readers.have_left(number):
                 block.wipe(rows)
             else:
                 left.append((number, block, rows))
         self._unwiped = left
-
-    def _check_runs(self, records: UInt64) -> None:
-        """Refuse a record that would have more rows than a block, before anything is changed."""
-        begins = np.flatnonzero(_firsts(records))
-        counts = np.diff(np.append(begins, len(records)))
-        for place in np.unique(self._runs.find(records[begins])).tolist():
-            if place >= 0:
-                had = len(self._blocks[place >> ROW_BITS].run_of(place & (BLOCK_ROWS - 1)))
-                if had + int(counts.max()) > RECORD_ROWS_MAX:  # rarely: count this record's own
-                    record = self._blocks[place >> ROW_BITS].columns.record[place & (BLOCK_ROWS - 1)]
-                    counts[(records[begins] == record).all(axis=1)] += had
-        if counts.size and counts.max() > RECORD_ROWS_MAX:
-            raise InvalidInput(
-                f"a record of {counts.max()} faces; at most {RECORD_ROWS_MAX} can be searched",
-                code="TOO_MANY_FACES",
-            )
 
 
 def compile_kernels() -> None:
@@ -465,25 +303,6 @@ def compile_kernels() -> None:
     shard.search(Query(template, 1, Filter(born=(0, 0), strict=True), facts))
     shard.apply(delete_records=hex_ids(columns.record))
     shard.close()
-
-
-@dataclass(slots=True)
-class _Edit:
-    """What one change has touched so far."""
-
-    killed: list[tuple[Block, Index]] = field(default_factory=list)
-
-
-def _firsts(records: UInt64) -> Bool:
-    """(n,) whether a row's record differs from the one before."""
-    firsts = np.ones(len(records), np.bool_)
-    firsts[1:] = (records[1:] != records[:-1]).any(axis=1)
-    return firsts
-
-
-def _by_record(columns: Columns) -> Columns:
-    """The rows in the order of their records."""
-    return columns.take(np.lexsort((columns.record[:, 1], columns.record[:, 0])))
 
 
 def _last_of_each_face(columns: Columns) -> Columns:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from homeward.errors import InvalidInput, TemplateInvalid
 from homeward.types import FaceRow, Filter, Query
-from index import reference, shard
+from index import reference, row_store
 from index.columns import from_rows
 from index.merge import merge
 from index.placement import SLOTS, slots_of
@@ -319,7 +319,7 @@ def _words(raw: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def test_a_record_of_too_many_faces_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard, "RECORD_ROWS_MAX", 5)
+    monkeypatch.setattr(row_store, "RECORD_ROWS_MAX", 5)
     world = World(Random(7), records=1)
     index = Shard(8)
     index.upsert(world.distinct_rows(3))
