@@ -17,11 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homeward.types import Float32, Float64, UInt8
-from index.columns import INTEGER_COLUMNS, Bool, Columns, Index
-from index.encode import code_bytes, encode_rows
-from index.kernel import TILE
-from index.placement import SLOTS
-from index.scan_loops import (
+from index.block_table import (
     BLOCK_FIELDS,
     BORN_FROM,
     BORN_TO,
@@ -41,6 +37,10 @@ from index.scan_loops import (
     TAKEN_TO,
     USED,
 )
+from index.columns import INTEGER_COLUMNS, Bool, Columns, Index
+from index.encode import code_bytes, encode_rows
+from index.kernel import TILE
+from index.placement import SLOTS
 
 UInt32 = npt.NDArray[np.uint32]
 

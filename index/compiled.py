@@ -20,8 +20,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _config: Any = numba.config
 _SOURCES = (
+    "block_table.py",
     "compiled.py",
+    "cut_loops.py",
     "encode.py",
+    "filter_loops.py",
     "kernel.py",
     "list_loops.py",
     "probe_codes.py",

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
+from index.block_table import ROWS
 from index.compiled import compiled, compiled_briefly
 from index.kernel import array_at, at_address
 from index.row_loops import true_scores
-from index.scan_loops import ROWS
 
 _WORDS = 4
 _SIGN = np.uint64(1 << 63)
@@ -32,7 +32,7 @@ def falling(score: float) -> Any:  # pragma: no cover - compiled
 @compiled
 def line_order(lines: Any, count: int) -> Any:  # pragma: no cover - compiled
     """(count,) the order that sorts the first lines of (n, 4); equal ones by their number. By the method of
-    `scan_loops.ascending`."""
+    `cut_loops.ascending`."""
     order = np.arange(count)
     gap = 1
     while gap < count:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from homeward.errors import InvalidInput
 from homeward.types import DAY_MAX, DAY_MIN, Filter, Query, UInt8
 from index import plausibility
+from index.block_table import SLOT_SHIFT
 from index.columns import Columns, Int32, UInt64, id_words
-from index.scan_loops import (
+from index.filter_loops import (
     AGE_EARLIEST,
     AGE_LATEST,
     BORN,
@@ -34,7 +35,6 @@ from index.scan_loops import (
     PLACES,
     PLACES_END,
     SEX,
-    SLOT_SHIFT,
     STRICT,
 )
 

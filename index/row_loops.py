@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, uint8, uint64
 
+from index.block_table import (
+    FIRST,
+    FLAGS,
+    LIVE,
+    PHOTO,
+    ROWS,
+    USED,
+)
 from index.compiled import compiled, compiled_briefly
 from index.kernel import array_at, at_address
-from index.scan_loops import FIRST, FLAGS, LIVE, PHOTO, ROWS, USED
 
 
 @compiled

@@ -16,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from homeward.types import Float32, Float64, Query
+from index.block_table import USED
 from index.columns import Int32
+from index.cut_loops import settle
+from index.filter_loops import FILTERS
 from index.filters import admitted
 from index.lists import candidates, rows_of
 from index.merge import Partial
 from index.origins import FilterTables, Int64, fact_table, filter_tables
 from index.probe_codes import Probes
-from index.scan_loops import CHUNK, FILTERS, USED, scan_chunks, settle
+from index.scan_loops import CHUNK, scan_chunks
 from index.view import View
 
 Runner = Callable[[Sequence[Callable[[], object]]], None]  # runs all, returns when all have ended

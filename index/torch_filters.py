@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from homeward.types import DAY_MAX, DAY_MIN, Query
+from index.block_table import LIVE, MIXED, SLOT_SHIFT
 from index.columns import Int32
-from index.origins import FilterTables, Int64, fact_table
-from index.scan_loops import (
+from index.filter_loops import (
     AGE_EARLIEST,
     AGE_LATEST,
     BORN,
@@ -32,16 +32,14 @@ from index.scan_loops import (
     FACTS,
     FILTERS,
     LATEST,
-    LIVE,
-    MIXED,
     PHOTOS,
     PHOTOS_END,
     PLACES,
     PLACES_END,
     SEX,
-    SLOT_SHIFT,
     STRICT,
 )
+from index.origins import FilterTables, Int64, fact_table
 from index.torch_mirror import Stretch, photo_words
 from index.view import View
 

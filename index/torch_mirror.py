@@ -23,10 +23,10 @@ from torch import Tensor
 from homeward.errors import Unavailable
 from homeward.types import Float32, UInt8
 from index.block import HOT_COLUMNS, BlockView
+from index.block_table import CODES, FIRST, FLAGS, LIVE, USED
 from index.columns import Bool, Columns, Int32
 from index.kernel import GROUP
 from index.probe_codes import padded
-from index.scan_loops import CODES, FIRST, FLAGS, LIVE, USED
 from index.view import View
 
 _SLAB_BYTES = 1 << 29  # codes of a slab at most, unless one block has more

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from homeward.types import Float64
 from index.block import BlockView, row_stride
+from index.block_table import BLOCK_FIELDS, MIXED
 from index.columns import INTEGER_COLUMNS, Bool, Columns, Int32, UInt64
 from index.row_loops import copy_rows
-from index.scan_loops import BLOCK_FIELDS, MIXED
 
 Int64 = npt.NDArray[np.int64]
 

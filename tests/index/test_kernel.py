@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from homeward.types import Float32
 from index import kernel
+from index.cut_loops import ascending, settle
 from index.encode import code_bytes, decode_row, encode_rows
 from index.kernel import TILE, bounds, bounds_portable
 from index.probe_codes import encode_probes, padded
-from index.scan_loops import ascending, settle
 from index.score import score
 from index.synthetic import unit_rows
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeward.types import Filter, ProbeFacts, Query
+from index.cut_loops import settle
 from index.list_loops import falling, leading_records, line_order, ranked_rows
 from index.row_loops import copy_rows, rows_of_records
-from index.scan_loops import scan_chunks, settle
+from index.scan_loops import scan_chunks
 from index.shard import Shard, compile_kernels
 from tests.index.rows import face_row, hex_id, templates
 
