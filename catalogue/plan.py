@@ -121,12 +121,15 @@ class Plan:
         record_id, rev = effect.result.record_id, effect.result.rev
         self.last_rev = rev
         stays = {face.sha256 for face_id, face in state.faces.items() if face_id not in effect.face_rows}
-        if stays and state.row is not None and rows.attributes_of(state.row) != write.attributes:
+        # What an item before it in the batch left to be rewritten is so to what this one says.
+        if record_id in self.facts or (
+            stays and state.row is not None and rows.attributes_of(state.row) != write.attributes
+        ):
             self.facts[record_id] = (write.key, write.attributes)
         state.row = self.records[record_id] = effect.row
         for photo in write.photos:
             self.photos[write.key.agency, photo.sha256] = rows.photo_to_row(write.key.agency, photo)
-            if photo.sha256 in stays:
+            if photo.sha256 in stays or (record_id, photo.sha256) in self.taken:
                 self.taken[record_id, photo.sha256] = photo.note.taken
         for sha256, photo_row in effect.photo_rows.items():
             state.photos[sha256] = self.record_photos[record_id, sha256] = photo_row

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from catalogue import reading
+from catalogue.rows import face_of
 from catalogue.sql import chunks
 from catalogue.tables import faces
 from catalogue.types import ShownRecord, StoredRecord
-from homeward.shown import as_candidate, as_evidence, retaken
+from homeward.shown import as_candidate, as_evidence
 from homeward.types import Attributes, DateRange, RecordKey
 
 _ALL = sa.select(faces.c.face_id, faces.c.record_id, faces.c.as_candidate, faces.c.as_evidence)
@@ -55,11 +56,11 @@ def rewrite_facts(connection: sa.Connection, record_id: str, key: RecordKey, att
 
 def rewrite_taken(connection: sa.Connection, record_id: str, sha256: str, taken: DateRange | None) -> None:
     """Have the faces of the record's photo shown as taken then."""
-    mine = sa.and_(faces.c.record_id == record_id, faces.c.sha256 == sha256)
-    query = sa.select(faces.c.face_id, faces.c.as_evidence).where(mine, faces.c.as_evidence.is_not(None))
-    for face_id, evidence in connection.execute(query).fetchall():
+    query = sa.select(faces).where(faces.c.record_id == record_id, faces.c.sha256 == sha256)
+    for row in connection.execute(query).mappings().fetchall():
+        evidence = as_evidence(face_of(dict(row)), taken)
         connection.execute(
-            sa.update(faces).where(faces.c.face_id == face_id).values(as_evidence=retaken(evidence, taken))
+            sa.update(faces).where(faces.c.face_id == row["face_id"]).values(as_evidence=evidence)
         )
 
 

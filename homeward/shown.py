@@ -17,7 +17,7 @@ _SEX = {
     Sex.FEMALE: records_pb2.SEX_FEMALE,
     Sex.MALE: records_pb2.SEX_MALE,
 }
-_SEX_OF = {message: sex for sex, message in _SEX.items()}
+SEX_OF = {message: sex for sex, message in _SEX.items()}
 
 
 def as_candidate(key: RecordKey, attributes: Attributes) -> bytes:
@@ -39,20 +39,12 @@ def as_evidence(face: SeenFace, taken: DateRange | None) -> bytes:
     )
 
 
-def retaken(evidence: bytes, taken: DateRange | None) -> bytes:
-    """What `as_evidence` gives for the same face of a photo that was taken then."""
-    message = search_pb2.Evidence.FromString(evidence)
-    message.ClearField("taken")
-    message.MergeFrom(search_pb2.Evidence(taken=write_date_range(taken)))
-    return message.SerializeToString(deterministic=True)
-
-
 def facts_of(candidate: bytes) -> Attributes:
     """Birth, sex and event of `as_candidate`."""
     message = search_pb2.Candidate.FromString(candidate)
     return Attributes(
         born=_read_date_range(message.born),
-        sex=_SEX_OF[message.sex],
+        sex=SEX_OF[message.sex],
         sex_verified=message.sex_verified,
         event=_read_date_range(message.event),
         event_place=message.event_place,

@@ -51,7 +51,7 @@ def kth_lower(keys: Any, lower: Any, counted: Any, k: int) -> float:  # pragma: 
     return float(best[ascending(best[:records])[records - k]])
 
 
-@compiled_briefly
+@compiled
 def settle(
     used: int, rows: Any, keys: Any, lower: Any, upper: Any, speaks: Any, k: int, cuts: Any
 ) -> int:  # pragma: no cover - compiled
@@ -89,3 +89,11 @@ def settle(
             speaks[left] = speaking[one]
             left += 1
     return left
+
+
+@compiled_briefly
+def settle_few(
+    used: int, rows: Any, keys: Any, lower: Any, upper: Any, speaks: Any, k: int, cuts: Any
+) -> int:  # pragma: no cover - compiled
+    """As `settle`, of so few that it is not worth giving the lock away."""
+    return int(settle(used, rows, keys, lower, upper, speaks, k, cuts))

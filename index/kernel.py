@@ -28,7 +28,6 @@ TILE = 64  # rows of one kernel call: four groups
 
 _config: Any = numba.config
 _GROUPS = TILE // GROUP
-_PIECES = 2
 _UNROLL = COMPONENT_STEP // 4
 
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()

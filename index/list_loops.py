@@ -14,7 +14,7 @@ from numba import uint64
 from index.block_table import ROWS
 from index.compiled import compiled, compiled_briefly
 from index.kernel import array_at, at_address
-from index.row_loops import true_scores
+from index.row_loops import best_score, true_scores
 
 _WORDS = 4
 _SIGN = np.uint64(1 << 63)
@@ -100,7 +100,7 @@ def leading_records(
     return written
 
 
-@compiled_briefly
+@compiled
 def ranked_rows(
     ids: Any,
     templates: Any,
@@ -126,14 +126,7 @@ def ranked_rows(
     n = len(owners)
     wide = probes.astype(np.float64)
     for row in range(n):
-        best[row] = -np.inf
-        for probe in range(len(wide)):
-            total = 0.0
-            for component in range(templates.shape[1]):
-                total += np.float64(templates[row, component]) * wide[probe, component]
-            if total > best[row]:
-                best[row] = total
-                probe_of[row] = probe
+        best[row], probe_of[row] = best_score(templates[row], wide)
     lines = np.empty((n, _WORDS), np.uint64)  # by record: rows that speak for it, the best first
     kinds = np.empty(n, np.uint64)
     bits = np.empty(n, np.uint8)
@@ -187,3 +180,39 @@ def ranked_rows(
         ends[made] = used
         made += 1
     return of_kind[0], of_kind[1]
+
+
+@compiled_briefly
+def ranked_few(
+    ids: Any,
+    templates: Any,
+    owners: Any,
+    against: Any,
+    probes: Any,
+    k: int,
+    evidence: int,
+    floor: float,
+    best: Any,
+    probe_of: Any,
+    shown: Any,
+    heads: Any,
+    ends: Any,
+    reasons: Any,
+) -> Any:  # pragma: no cover - compiled
+    """As `ranked_rows`, of so few that it is not worth giving the lock away."""
+    return ranked_rows(
+        ids,
+        templates,
+        owners,
+        against,
+        probes,
+        k,
+        evidence,
+        floor,
+        best,
+        probe_of,
+        shown,
+        heads,
+        ends,
+        reasons,
+    )

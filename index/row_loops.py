@@ -20,23 +20,31 @@ from index.kernel import array_at, at_address
 
 
 @compiled
+def best_score(template: Any, wide: Any) -> Any:  # pragma: no cover - compiled
+    """The comparison score (`index.score`) of a template (d,) at its best probe of (p, d) float64, and the
+    number of the first probe that gives it."""
+    best, at = -np.inf, 0
+    for probe in range(len(wide)):
+        total = 0.0
+        for component in range(len(template)):
+            total += np.float64(template[component]) * wide[probe, component]
+        if total > best:
+            best, at = total, probe
+    return best, at
+
+
+@compiled
 def true_scores(
     addresses: Any, stride: int, rows: Any, probes: Any, found: Any
 ) -> None:  # pragma: no cover - compiled
-    """The comparison score (`index.score`) of the rows at these positions at their best probe of (p, d).
-    `addresses` are of the blocks' first templates, `stride` bytes apart."""
+    """The `best_score` of the rows at these positions. `addresses` are of the blocks' first templates,
+    `stride` bytes apart."""
     dimension = probes.shape[1]
     wide = probes.astype(np.float64)
     for one in range(len(rows)):
         address = addresses[rows[one] >> 32] + (rows[one] & 0xFFFFFFFF) * stride
         template = array_at(at_address(address), dimension, float32)
-        best = -np.inf
-        for probe in range(len(probes)):
-            total = 0.0
-            for component in range(dimension):
-                total += np.float64(template[component]) * wide[probe, component]
-            best = max(best, total)
-        found[one] = best
+        found[one] = best_score(template, wide)[0]
 
 
 @compiled_briefly

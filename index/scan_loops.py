@@ -1,4 +1,4 @@
-"""The compiled loops of a scan: bounds of every row, the few rows that may matter, their true scores.
+"""The compiled loop of a scan: it looks at every row roughly, bounds few, and keeps those that may matter.
 
 Each thread takes chunks of rows from a shared counter and keeps, per query, the rows whose upper bound
 reaches the k-th best lower bound of a record it knows of (its *cut*). Cuts only rise, are shared between the
@@ -77,8 +77,8 @@ def scan_chunks(
     """One thread's share of a scan; see `index.scan` for the arguments. Returns the chunks it did."""
     probes, queries, room = len(units), len(ks), kept_rows.shape[1]
     quads = pieces.shape[2] // 4
-    # The next tile's codes are fetched while this one's are worked on: the memory's pace and the arithmetic's
-    # do not add up.
+    # Codes of the tile after the next are fetched while this one's are worked on, a share by each probe: the
+    # memory's time and the arithmetic's do not add up.
     lines = TILE * 4 * quads // 64
     ahead = 2 * 64 * lines
     share = -(-lines // probes)
@@ -170,7 +170,7 @@ def scan_chunks(
                 mask = masks[filter_of[query]]
                 if not mask:
                     continue
-                for line in range(probe * share, (probe + 1) * share):
+                for line in range(probe * share, min((probe + 1) * share, lines)):
                     fetch(base + ahead + 64 * line)
                 hits = mask & bounds(
                     base,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from homeward.types import Float64
 from index.block import BlockView, row_stride
 from index.block_table import BLOCK_FIELDS, MIXED
-from index.columns import INTEGER_COLUMNS, Bool, Columns, Int32, UInt64
+from index.columns import INTEGER_COLUMNS, Bool, Columns, Int32
 from index.row_loops import copy_rows
 
 Int64 = npt.NDArray[np.int64]
@@ -78,10 +78,6 @@ class View:
             template=templates,
             **{name: numbers[:, at] for at, name in enumerate(INTEGER_COLUMNS)},
         )
-
-    def record_ids(self, positions: Int64) -> UInt64:
-        """(n, 2) the record ids of the rows at these positions."""
-        return self.rows_at(positions).record
 
 
 def make_view(

@@ -11,7 +11,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cluster.rpc.fields import LONG_CHARS, invalid, key_text, span, text
-from homeward.shown import write_date_range, write_sex
+from homeward.shown import SEX_OF, write_date_range, write_sex
 from homeward.types import (
     Attributes,
     DateRange,
@@ -23,11 +23,6 @@ from homeward.types import (
 from homeward.v1 import enrolment_pb2, records_pb2
 from photos.store import AGENCY_BYTES_MAX
 
-_SEX = {
-    records_pb2.SEX_UNSPECIFIED: Sex.UNKNOWN,
-    records_pb2.SEX_FEMALE: Sex.FEMALE,
-    records_pb2.SEX_MALE: Sex.MALE,
-}
 _CHOICE = {
     records_pb2.FACE_CHOICE_UNSPECIFIED: FaceChoice.SOLE,
     records_pb2.FACE_CHOICE_ORDINAL: FaceChoice.ORDINAL,
@@ -44,9 +39,9 @@ def read_date_range(message: records_pb2.DateRange, field: str) -> DateRange | N
 
 def read_sex(value: records_pb2.Sex.ValueType, field: str) -> Sex:
     """UNSPECIFIED is UNKNOWN; numbers that the enum does not have are refused."""
-    if value not in _SEX:
+    if value not in SEX_OF:
         raise invalid(field, f"has the unknown value {value}")
-    return _SEX[value]
+    return SEX_OF[value]
 
 
 def read_choice(value: records_pb2.FaceChoice.ValueType, field: str) -> FaceChoice:

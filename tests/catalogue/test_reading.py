@@ -16,7 +16,7 @@ from catalogue.coding import AGENCY as AGENCY_KIND
 from catalogue.coding import PLACE, place_cell
 from catalogue.store import Catalogue
 from catalogue.tables import faces
-from catalogue.types import Deletion, RecordUpdate, RowColumns
+from catalogue.types import Deletion, RecordUpdate, RecordWrite, RowColumns
 from homeward.errors import InvalidInput, NotFound
 from homeward.ids import face_id
 from homeward.types import DAY_MAX, DAY_MIN, Attributes, DateRange, PhotoNote, Sex, day_number
@@ -240,6 +240,40 @@ def test_what_is_shown_follows_attributes_and_dates(catalogue: Catalogue) -> Non
     assert len(catalogue.faces_of([rid("r")])) == 4
     check_shown(catalogue)
     catalogue.update(RecordUpdate(rid("r"), notes={sha("p"): PhotoNote(), sha("q"): new}))
+    check_shown(catalogue)
+
+
+def test_what_is_shown_follows_the_last_of_a_batchs_items(catalogue: Catalogue) -> None:
+    catalogue.apply([write("r", {"p": 2}), write("s", {"p": 2})])
+    males, females = Attributes(sex=Sex.MALE), Attributes(sex=Sex.FEMALE)
+
+    def item(record: str, photos: dict[str, int], attributes: Attributes, year: int) -> RecordWrite:
+        made = replace(write(record, photos), attributes=attributes)
+        dated = tuple(replace(one, note=PhotoNote(taken=span(year))) for one in made.photos)
+        return replace(made, photos=dated)
+
+    catalogue.apply(
+        [
+            item("r", {"q": 1}, males, 2018),
+            item("r", {"q": 1, "p": 2}, females, 2019),
+            item("s", {"p": 1}, males, 2020),
+            item("s", {"p": 1}, females, 2021),
+            item("t", {"p": 1}, males, 2018),
+            item("t", {"q": 1}, females, 2019),
+            item("t", {"p": 1, "q": 1}, ATTRIBUTES, 2020),
+        ]
+    )
+    check_shown(catalogue)
+
+
+def test_a_write_makes_what_earlier_versions_did_not(catalogue: Catalogue) -> None:
+    catalogue.apply([write("r", {"p": 2})])
+    with catalogue._database.writing() as connection:
+        connection.execute(sa.update(faces).values(as_evidence=None, as_candidate=None))
+    catalogue.update(RecordUpdate(rid("r"), notes={sha("p"): PhotoNote(taken=span(2020))}))
+    with catalogue._database.reading() as connection:
+        rows = connection.execute(sa.select(faces.c.as_evidence, faces.c.as_candidate)).fetchall()
+    assert all(None not in row for row in rows)
     check_shown(catalogue)
 
 

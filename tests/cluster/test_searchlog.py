@@ -35,7 +35,7 @@ def append(folder: Path, count: int, file_bytes: int = 1_000_000) -> None:
             log.append([body_of({"kind": "search", "number": number})])
 
 
-def test_a_line_is_on_disk_when_its_future_is_done(tmp_path: Path) -> None:
+def test_a_line_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     with SearchLog(tmp_path / "log") as log:
         for number in range(20):
             log.append([body_of({"number": number})])
@@ -79,7 +79,7 @@ def test_a_line_that_cannot_be_written_for_any_reason_stops_no_later_search(
     assert verify(tmp_path / "log").lines == 1
 
 
-def test_it_is_synced_before_the_future_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_synced_before_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     real = os.fdatasync
 

@@ -98,7 +98,11 @@ def _both(
     return one, other
 
 
-@given(st.sampled_from((1, 16, 33, 128, 512)), st.integers(0, 2**32 - 1), st.sampled_from((0.05, 1.0)))
+@given(
+    st.sampled_from((1, 16, 33, 128, 512, 1056, 4096)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((0.05, 1.0)),
+)
 @settings(max_examples=60, deadline=None)
 def test_bounds_hold_every_true_score_whichever_instruction(dimension: int, seed: int, spread: float) -> None:
     rows = unit(TILE, dimension, seed, spread)

@@ -9,14 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeward.types import Filter, ProbeFacts, Query
-from index.cut_loops import settle
-from index.list_loops import falling, leading_records, line_order, ranked_rows
+from index.cut_loops import settle, settle_few
+from index.list_loops import falling, leading_records, line_order, ranked_few, ranked_rows
 from index.row_loops import copy_rows, rows_of_records
 from index.scan_loops import scan_chunks
 from index.shard import Shard, compile_kernels
 from tests.index.rows import face_row, hex_id, templates
 
-_LOOPS: tuple[Any, ...] = (leading_records, ranked_rows, rows_of_records, copy_rows, settle, scan_chunks)
+_LOOPS: tuple[Any, ...] = (
+    leading_records,
+    ranked_few,
+    ranked_rows,
+    rows_of_records,
+    copy_rows,
+    settle,
+    settle_few,
+    scan_chunks,
+)
 
 scores = st.floats(allow_nan=False, width=64)
 words = st.sampled_from((0, 1, 2, 2**63 - 1, 2**63, 2**64 - 1))
@@ -53,7 +62,8 @@ def test_no_search_waits_for_a_compiler() -> None:
     for probe in (drawn[:1], frozen[:1], frozen, strided):
         for query in (
             Query(probe, 3),
-            Query(probe, 1000, min_score=0.5, evidence=0),
+            Query(probe, 1000, min_score=0, evidence=0),
+            Query(probe, 2**40, evidence=2**64),
             Query(probe, 3, Filter(galleries=frozenset({1})), ProbeFacts(sex=1)),
             Query(probe, 3, without_records=frozenset({hex_id("r1")})),
         ):
