@@ -15,7 +15,7 @@ _WHERE = {"local": "index in the server", "ray": "index on shards"}
 def draw_serve(figures: Mapping[str, Any], path: Path) -> None:
     """From the figures of `benchmarks.serve`. Left: latency by clients; right: searches a second, Milvus's
     too. Both logarithmic."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     series = {f"by template, {_WHERE[name]}": each for name, each in figures["template"].items()}
     series["by photo"] = figures["photo"]["by_clients"]
@@ -44,7 +44,7 @@ def draw_serve(figures: Mapping[str, Any], path: Path) -> None:
         axes.set_xticks(clients, [str(one) for one in clients], minor=False)
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     figure.suptitle(f"Searches over gRPC, {figures['rows']:,} rows, k = {figures['k']}; {_machine(figures)}")
     _save(figure, path)
 
