@@ -47,8 +47,9 @@ from homeward.types import CandidateList, Float32, Query
 from index.columns import Bool
 from index.merge import Partial
 from index.router import Router
-from index.shard import Shard, compile_kernels
+from index.shard import Shard
 from index.synthetic import unit_rows
+from index.warm_up import compile_kernels
 
 K = 20
 SHARDS = (1, 2, 4)

@@ -22,8 +22,9 @@ from cluster.shard_maps import ShardEntry, ShardMaps
 from cluster.shard_node import ShardNode
 from homeward.config import IndexSettings, Settings
 from index.gallery import MilvusGallery
-from index.shard import Shard, compile_kernels
+from index.shard import Shard
 from index.shard_service import serving
+from index.warm_up import compile_kernels
 
 MODEL_ID = "synthetic/1"
 

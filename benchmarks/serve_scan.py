@@ -11,7 +11,8 @@ import numpy as np
 
 from homeward.types import Float32, Query
 from index.columns import Columns
-from index.shard import Shard, compile_kernels
+from index.shard import Shard
+from index.warm_up import compile_kernels
 
 _WRITE_ROWS = 50_000
 

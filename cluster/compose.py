@@ -31,7 +31,8 @@ from index.gallery import MilvusGallery
 from index.open import open_gallery
 from index.router import Router
 from index.router_types import RouterSettings
-from index.shard import Shard, compile_kernels
+from index.shard import Shard
+from index.warm_up import compile_kernels
 from photos.open import open_document_store, open_photo_store
 from photos.store import PhotoStore
 from workers.calibrate import load_calibration

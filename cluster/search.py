@@ -1,32 +1,25 @@
-"""One search from probe to answer: embed, scan, look up, log, in this order and none without the next.
-
-The catalogue decides what exists: a record deleted between scan and look-up does not come back. The
-search log has its line before the answer leaves.
-"""
+"""One search from probe to answer: check, embed, and wait for a batch; again where the catalogue moved on."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from catalogue.types import ShownRecord
 from cluster.compose import SCANNING_THREADS, Parts
 from cluster.facts import probe_facts
-from cluster.listing import is_current, listed
 from cluster.lookup import Lookup
 from cluster.plan import check_context, check_limits, check_size, coded, least_score
 from cluster.probe import Probe, face_of, photo_probe, record_probe, template_probe
-from cluster.search_entry import compare_entry, search_entry
+from cluster.search_batch import BatchSearch, Job, Made, ratio, tell
+from cluster.search_entry import compare_entry
 from cluster.search_types import (
-    AnswerList,
     Comparison,
     PhotoProbe,
     SearchAnswer,
@@ -34,12 +27,11 @@ from cluster.search_types import (
     SearchRequest,
     TemplateProbe,
 )
-from cluster.searchlog import Body, body_of
+from cluster.searchlog import body_of
 from homeward.batching import StagedBatcher
-from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, StoreUnavailable, Unavailable
+from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, Unavailable
 from homeward.ids import check_id, photo_sha256
-from homeward.telemetry import Operation, emit
-from homeward.types import CandidateList, Face, Filter, PhotoFaces, Query
+from homeward.types import Face, Filter, PhotoFaces, Query
 from index.columns import hex_ids
 from index.reference import check_query
 from index.score import score
@@ -48,30 +40,7 @@ RESCANS = 2  # when a candidate was deleted or changed between scan and look-up
 POLL_S = 0.01
 RECORD_FACES_MAX = 1024  # each is compared with every row at once
 
-_Lists = tuple[CandidateList, ...]
-_Records = Mapping[str, ShownRecord]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class _Made(Generic[Result]):
-    """An answer and what is sent of it, once its line is on the disk."""
-
-    answer: SearchAnswer
-    written: Result
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A search that waits for its scan."""
-
-    request: SearchRequest
-    probe: Probe
-    queries: tuple[Query, ...]  # one per face of the probe
-    write: Callable[[SearchAnswer], Any]
-    seconds: dict[str, float]  # by stage
-    at: float  # performance counter
-    is_last: bool  # takes what there is, if the catalogue has moved on since the scan
 
 
 class Searcher:
@@ -82,8 +51,8 @@ class Searcher:
         self._settings = parts.settings.search
         self._lookup = Lookup(parts.catalogue)
         self._is_open = False
-        self._batcher: StagedBatcher[_Job, _Made[Any] | None] = StagedBatcher(
-            self._work,
+        self._batcher: StagedBatcher[Job, Made[Any] | None] = StagedBatcher(
+            BatchSearch(parts, self._lookup).work,
             lanes=SCANNING_THREADS,
             executor=parts.scanning,
             batch_max=self._settings.batch_max,
@@ -145,12 +114,12 @@ class Searcher:
         )
         for query in queries:  # a batch is shared with strangers: one bad query must not cost them theirs
             check_query(query, self._parts.embedding.dimension)
-        made: _Made[Result] | None = None
+        made: Made[Result] | None = None
         for attempt in range(RESCANS + 1):
             # Again if the catalogue moved on meanwhile, so that a child deleted in between leaves its place
             # to the next one.
             at, is_last = time.perf_counter(), attempt == RESCANS
-            made = await self._batcher.submit(_Job(request, probe, queries, write, seconds, at, is_last))
+            made = await self._batcher.submit(Job(request, probe, queries, write, seconds, at, is_last))
             if made is not None:
                 break
             await asyncio.sleep(POLL_S * 2**attempt)  # the writer is about to change the index too
@@ -179,7 +148,7 @@ class Searcher:
         made = Comparison(
             search_id=secrets.token_hex(16),
             score=found,
-            log_likelihood_ratio=self._ratio(found),
+            log_likelihood_ratio=ratio(self._parts.calibration, found),
             first=first,
             second=second,
             model_id=self._parts.embedding.model_id,
@@ -233,98 +202,6 @@ class Searcher:
             given=request.known,
         )
 
-    def _work(self, jobs: Sequence[_Job], go_on: Callable[[], None]) -> list[_Made[Any] | Exception | None]:
-        """Scan for all, look up what all show by one query, finish each. The next batch is scanned once this
-        one has been."""
-        live = self._parts.live
-        if live.scans_elsewhere:
-            go_on()
-        try:
-            found = iter(live.search_batch([query for job in jobs for query in job.queries]))
-        except BaseException:
-            for job in jobs:
-                _tell("scan", job.seconds, time.perf_counter() - job.at, "FAILED")
-            raise
-        go_on()
-        scanned = time.perf_counter()
-        lists = [tuple(next(found) for _ in job.queries) for job in jobs]
-        for job, mine in zip(jobs, lists, strict=True):
-            _tell("scan", job.seconds, scanned - job.at)
-            self._parts.self_check.offer(job.queries, mine)
-        candidates = [each for mine in lists for one in mine for each in one.candidates]
-        try:
-            records = self._lookup.shown({face.face_id for each in candidates for face in each.evidence})
-        except BaseException:
-            for job in jobs:
-                _tell("catalogue", job.seconds, time.perf_counter() - scanned, "FAILED")
-            raise
-        looked_up = time.perf_counter() - scanned
-        answers: list[_Made[Any] | Exception | None] = []
-        entries: list[Body] = []
-        for job, mine in zip(jobs, lists, strict=True):
-            _tell("catalogue", job.seconds, looked_up)
-            try:
-                answers.append(self._made(job, mine, records, entries))
-            except Exception as error:  # noqa: BLE001 - raised to its own caller alone
-                answers.append(error)
-        self._log(entries, jobs, answers)
-        return answers
-
-    def _made(self, job: _Job, lists: _Lists, records: _Records, entries: list[Body]) -> _Made[Any] | None:
-        """The job's answer; its entry for the log is added."""
-        if not job.is_last and not all(is_current(one, records) for one in lists):
-            return None
-        answer = self._answer(job.probe, lists, records, job.seconds)
-        entries.append(body_of(search_entry(job.request, job.probe.logged, answer)))
-        return _Made(answer, job.write(answer))
-
-    def _log(
-        self,
-        entries: Sequence[Body],
-        jobs: Sequence[_Job],
-        answers: list[_Made[Any] | Exception | None],
-    ) -> None:
-        """No answer leaves before its line is on the disk, and none without."""
-        if not entries:
-            return
-        failure: StoreUnavailable | None = None
-        begun = time.perf_counter()
-        try:
-            self._parts.search_log.append(entries)
-        except StoreUnavailable as error:
-            failure = error
-        spent = time.perf_counter() - begun
-        for number, job in enumerate(jobs):
-            if isinstance(answers[number], _Made):
-                _tell("log", job.seconds, spent, "FAILED" if failure else "OK")
-                answers[number] = failure or answers[number]
-
-    def _answer(
-        self,
-        probe: Probe,
-        lists: _Lists,
-        records: _Records,
-        seconds: dict[str, float],
-    ) -> SearchAnswer:
-        return SearchAnswer(
-            search_id=secrets.token_hex(16),
-            lists=tuple(
-                AnswerList(face.face, listed(one, records, face, probe.known, self._ratio), one.excluded)
-                for face, one in zip(probe.faces, lists, strict=True)
-            ),
-            rows=lists[0].rows_searched,
-            records=lists[0].records_searched,
-            rev=min(one.rev for one in lists),
-            method=_method(lists),
-            model_id=self._parts.embedding.model_id,
-            calibration=self._parts.calibration,
-            seconds=seconds,
-        )
-
-    def _ratio(self, found: float) -> float | None:
-        calibration = self._parts.calibration
-        return None if calibration is None else calibration.llr(found)
-
     async def _reach(self, rev: int, wait_s: float) -> None:
         """Wait until answers contain the changes up to `rev`."""
         newest = await self._blocking(self._lookup.rev)
@@ -339,11 +216,6 @@ class Searcher:
 
     async def _blocking(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._parts.blocking, work)
-
-
-def _method(lists: _Lists) -> str:
-    """How all of them were found: the weakest of their methods."""
-    return max((one.method for one in lists), key=lambda method: (method != "exact", method))
 
 
 def _sole_face(seen: PhotoFaces | BaseException, ordinal: int | None, field: str) -> Face:
@@ -362,11 +234,6 @@ def _sole_face(seen: PhotoFaces | BaseException, ordinal: int | None, field: str
     return seen.faces[0]
 
 
-def _tell(stage: str, seconds: dict[str, float], spent: float, outcome: str = "OK") -> None:
-    seconds[stage] = seconds.get(stage, 0.0) + spent
-    emit(Operation(f"search {stage}", outcome, spent))
-
-
 @contextmanager
 def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
@@ -375,4 +242,4 @@ def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
         yield
         outcome = "OK"
     finally:
-        _tell(stage, seconds, time.perf_counter() - started, outcome)
+        tell(stage, seconds, time.perf_counter() - started, outcome)

@@ -23,8 +23,8 @@ from homeward.clock import SystemClock
 from homeward.config import Settings
 from homeward.errors import HomewardError
 from index.open import open_gallery
-from index.shard import compile_kernels
 from index.shard_service import serving
+from index.warm_up import compile_kernels
 
 _ENTRY_S = 2.0  # between looks at its own entry
 

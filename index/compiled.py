@@ -44,14 +44,8 @@ def compiled_loosely(function: Function) -> Function:
     return _build(function, {"reassoc", "nsz", "contract"})
 
 
-def compiled_briefly(function: Function) -> Function:
-    """As `compiled`, but it keeps the interpreter's lock: for microseconds of work in memory, never in mapped
-    files. A thread that gives the lock away may wait for milliseconds until it has it back."""
-    return _build(function, set(), free=False)
-
-
-def _build(function: Function, freedoms: set[str], *, free: bool = True) -> Function:
-    build = numba.njit(nogil=free, error_model="numpy", fastmath=freedoms)(function)
+def _build(function: Function, freedoms: set[str]) -> Function:
+    build = numba.njit(nogil=True, error_model="numpy", fastmath=freedoms)(function)
     before = _config.CACHE_DIR
     _config.CACHE_DIR = str(_folder())
     try:

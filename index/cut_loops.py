@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from index.compiled import compiled, compiled_briefly
+from index.compiled import compiled
 
 
 @compiled
@@ -89,11 +89,3 @@ def settle(
             speaks[left] = speaking[one]
             left += 1
     return left
-
-
-@compiled_briefly
-def settle_few(
-    used: int, rows: Any, keys: Any, lower: Any, upper: Any, speaks: Any, k: int, cuts: Any
-) -> int:  # pragma: no cover - compiled
-    """As `settle`, of so few that it is not worth giving the lock away."""
-    return int(settle(used, rows, keys, lower, upper, speaks, k, cuts))

@@ -12,7 +12,7 @@ import numpy as np
 from numba import uint64
 
 from index.block_table import ROWS
-from index.compiled import compiled, compiled_briefly
+from index.compiled import compiled
 from index.kernel import array_at, at_address
 from index.row_loops import best_score, true_scores
 
@@ -180,39 +180,3 @@ def ranked_rows(
         ends[made] = used
         made += 1
     return of_kind[0], of_kind[1]
-
-
-@compiled_briefly
-def ranked_few(
-    ids: Any,
-    templates: Any,
-    owners: Any,
-    against: Any,
-    probes: Any,
-    k: int,
-    evidence: int,
-    floor: float,
-    best: Any,
-    probe_of: Any,
-    shown: Any,
-    heads: Any,
-    ends: Any,
-    reasons: Any,
-) -> Any:  # pragma: no cover - compiled
-    """As `ranked_rows`, of so few that it is not worth giving the lock away."""
-    return ranked_rows(
-        ids,
-        templates,
-        owners,
-        against,
-        probes,
-        k,
-        evidence,
-        floor,
-        best,
-        probe_of,
-        shown,
-        heads,
-        ends,
-        reasons,
-    )

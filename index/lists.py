@@ -12,15 +12,11 @@ from homeward.types import Candidate, Evidence, Float32, Query
 from index import plausibility
 from index.columns import INTEGER_COLUMNS, Columns, Index, hex_ids
 from index.filters import admits_all, admitted
-from index.list_loops import leading_records, ranked_few, ranked_rows
+from index.list_loops import leading_records, ranked_rows
 from index.row_loops import rows_of_records
 from index.view import View
 
 _Candidates = tuple[Candidate, ...]
-
-# Ranked within a fraction of a millisecond.
-_FEW_ROWS = 1024
-_FEW_PRODUCTS = 1 << 18
 
 
 def candidates(
@@ -70,8 +66,7 @@ def _ranked(
     best = np.empty(count, np.float64)
     probe_of, shown, heads, ends = np.empty((4, count), np.int64)
     reasons = np.empty(count, np.uint8)
-    is_brief = count <= _FEW_ROWS and count * probes.size <= _FEW_PRODUCTS
-    allowed, excluded = (ranked_few if is_brief else ranked_rows)(
+    allowed, excluded = ranked_rows(
         np.concatenate((columns.face, columns.record), axis=1),
         columns.template,
         owners,

@@ -15,7 +15,7 @@ from index.block_table import (
     ROWS,
     USED,
 )
-from index.compiled import compiled, compiled_briefly
+from index.compiled import compiled
 from index.kernel import array_at, at_address
 
 
@@ -47,7 +47,7 @@ def true_scores(
         found[one] = best_score(template, wide)[0]
 
 
-@compiled_briefly
+@compiled
 def rows_of_records(blocks: Any, keys: Any, found: Any, owners: Any) -> int:  # pragma: no cover - compiled
     """Positions of the live rows of the records that begin at these positions, and whose they are (an
     index into `keys`). Returns how many there are; as many as fit are written."""

@@ -243,3 +243,14 @@ def record_begins(records: UInt64) -> Bool:
 def by_record(columns: Columns) -> Columns:
     """The rows in the order of their records."""
     return columns.take(np.lexsort((columns.record[:, 1], columns.record[:, 0])))
+
+
+def last_of_each_face(columns: Columns) -> Columns:
+    """Of several rows of one face the last."""
+    if not len(columns):
+        return columns
+    order = np.lexsort((np.arange(len(columns)), columns.face[:, 1], columns.face[:, 0]))
+    ordered = columns.face[order]
+    last = np.ones(len(columns), np.bool_)
+    last[:-1] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return columns if last.all() else columns.take(np.sort(order[last]))

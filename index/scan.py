@@ -18,7 +18,7 @@ import numpy.typing as npt
 from homeward.types import Float32, Float64, Query
 from index.block_table import USED
 from index.columns import Int32
-from index.cut_loops import settle, settle_few
+from index.cut_loops import settle
 from index.filter_loops import FILTERS
 from index.filters import admitted
 from index.lists import candidates, rows_of
@@ -31,7 +31,6 @@ from index.view import View
 Runner = Callable[[Sequence[Callable[[], object]]], None]  # runs all, returns when all have ended
 
 _ROOM = 512  # rows kept per query and thread, beside two for each wanted record
-_FEW = 4096  # rows, settled within a fraction of a millisecond
 
 
 Bounded = tuple[Int64, Int64, npt.NDArray[np.uint8]]  # (n,) each: see `Device.bounded`
@@ -187,8 +186,7 @@ def _joined(kept: Sequence[_Kept], query: int, k: int, cuts: Float64) -> Bounded
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)
     rows, keys, speaks = joined("rows"), joined("keys"), joined("speaks")
     lower, upper = joined("lower"), joined("upper")
-    settled = settle_few if len(rows) <= _FEW else settle
-    left = settled(len(rows), rows, keys, lower, upper, speaks, k, cuts.copy())
+    left = settle(len(rows), rows, keys, lower, upper, speaks, k, cuts.copy())
     return rows[:left], keys[:left], speaks[:left]
 
 

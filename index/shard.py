@@ -13,17 +13,15 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from homeward.ids import check_id
-from homeward.types import CandidateList, FaceRow, Filter, ProbeFacts, Query
+from homeward.types import CandidateList, FaceRow, Query
 from index.block import Block
 from index.columns import (
-    COLUMN_NAMES,
     Bool,
     Columns,
     Index,
@@ -37,7 +35,7 @@ from index.placement import slot_of, slots_of
 from index.probe_codes import encode_probes
 from index.readers import Readers
 from index.reference import check_query
-from index.row_store import BLOCK_ROWS, Edit, RowStore, by_record
+from index.row_store import BLOCK_ROWS, Edit, RowStore, by_record, last_of_each_face
 from index.run_table import ROW_BITS
 from index.scan import Batch, Device, scan, stacked
 from index.score import check_templates
@@ -190,7 +188,7 @@ class Shard:
         new = empty(self.dimension) if upserts is None else upserts
         check_templates(new.template, self.dimension)
         with self._writing:
-            new = by_record(_last_of_each_face(new))
+            new = by_record(last_of_each_face(new))
             self._store.check(new)
             edit = Edit()
             deleted = 0
@@ -286,31 +284,3 @@ class Shard:
             else:
                 left.append((number, block, rows))
         self._unwiped = left
-
-
-def compile_kernels() -> None:
-    """Have the compiled loops ready (from their cache, or compiled now: some fifteen seconds), so that no
-    search waits for them."""
-    shard = Shard(1, block_rows=2, threads=1)
-    template = np.ones((1, 1), np.float32)
-    columns = replace(empty(1, 2), template=np.ones((2, 1), np.float32))
-    for name in COLUMN_NAMES[:-1]:
-        getattr(columns, name)[:] = 0
-    columns.face[1], columns.record[1] = 1, 1
-    for row in (0, 1, 0):
-        shard.apply(upserts=columns.take(slice(row, row + 1)))
-    facts = ProbeFacts(sex=1, born=(0, 0))
-    shard.search(Query(template, 1, Filter(born=(0, 0), strict=True), facts))
-    shard.apply(delete_records=hex_ids(columns.record))
-    shard.close()
-
-
-def _last_of_each_face(columns: Columns) -> Columns:
-    """Of several rows of one face the last."""
-    if not len(columns):
-        return columns
-    order = np.lexsort((np.arange(len(columns)), columns.face[:, 1], columns.face[:, 0]))
-    ordered = columns.face[order]
-    last = np.ones(len(columns), np.bool_)
-    last[:-1] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return columns if last.all() else columns.take(np.sort(order[last]))

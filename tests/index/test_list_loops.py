@@ -9,21 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeward.types import Filter, ProbeFacts, Query
-from index.cut_loops import settle, settle_few
-from index.list_loops import falling, leading_records, line_order, ranked_few, ranked_rows
+from index.cut_loops import settle
+from index.list_loops import falling, leading_records, line_order, ranked_rows
 from index.row_loops import copy_rows, rows_of_records
 from index.scan_loops import scan_chunks
-from index.shard import Shard, compile_kernels
+from index.shard import Shard
+from index.warm_up import compile_kernels
 from tests.index.rows import face_row, hex_id, templates
 
 _LOOPS: tuple[Any, ...] = (
     leading_records,
-    ranked_few,
     ranked_rows,
     rows_of_records,
     copy_rows,
     settle,
-    settle_few,
     scan_chunks,
 )
 

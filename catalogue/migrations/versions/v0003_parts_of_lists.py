@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Exchange the columns. Rows without the new ones are shown from their others: no row is rewritten."""
+    """Exchange the columns. Rows without the new ones are shown from their others until written again."""
     op.drop_column("faces", "shown")
     op.add_column("faces", sa.Column("as_evidence", sa.LargeBinary(), nullable=True))
     op.add_column("faces", sa.Column("as_candidate", sa.LargeBinary(), nullable=True))
