@@ -66,6 +66,8 @@ def test_a_probes_code_and_loss_hold_the_probe(shape: tuple[int, int, int], spre
     assert not whole[:, dimension:].any()
     left = templates.astype(np.float64) - probes.units.astype(np.float64)[:, None] * whole[:, :dimension]
     assert (np.linalg.norm(left, axis=1) <= probes.lost).all()
+    low = probes.units.astype(np.float64) * np.linalg.norm(probes.pieces[:, 1].astype(np.float64), axis=1)
+    assert (low <= probes.rough).all()  # reached by a row that lies along the low piece
 
 
 @numba.njit
