@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from homeward.errors import InvalidInput, TemplateInvalid
 from homeward.types import FaceRow, Filter, Query
-from index import reference, row_store
+from index import reference, row_store, scan
 from index.columns import from_rows
 from index.merge import merge
 from index.placement import SLOTS, slots_of
 from index.shard import Shard
 from index.synthetic import unit_rows
 from tests.index.random_rows import World, as_values, crowded, hex_id
+from tests.index.rows import face_row
+from tests.index.rows import hex_id as id_of
 
 
 class Model:
@@ -104,7 +106,13 @@ def _face(row: FaceRow) -> str:
 
 def _differ(seed: int, steps: int) -> int:
     """One random history, checked at every step; returns the number of queries compared."""
-    chance = Random(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        chance = Random(seed)
+        patch.setattr(scan, "_ROOM", chance.choice((4, 16, 512)))  # few rows fill little room: cuts rise
+        return _compared(chance, steps)
+
+
+def _compared(chance: Random, steps: int) -> int:
     world = World(
         chance,
         dimension=chance.choice((1, 2, 8, 33)),
@@ -167,6 +175,41 @@ def test_many_rows_of_real_size_equal_the_reference() -> None:
 
 
 _SHAPES = ((0, 1, 1), (1, 1, 10), (999, 1, 100), (5_500, 3, 10), (7_000, 1, 5_000), (8_000, 300, 5))
+
+
+# Of 64 components: what the probe has in the last and in the 31 before it, and what a row has in each. The
+# codes tell the last but lose the others, or keep them for the second look alone.
+_LOST = {
+    "a probe's low piece": (13 * 128 / 16_256, 60 / 16_256, 1.0, 1.0),
+    "a probe's rounding": (11 / 16_256, 0.4 / 16_256, 1.0, 1.0),
+    "a row's rounding": (1.0, 1.0, 11 / 127, 0.4 / 127),
+}
+
+
+@pytest.mark.parametrize("lost", _LOST)
+def test_a_row_that_codes_show_as_worse_than_it_is_is_found(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows gain in 31 components, which codes lose, and have a little less in the one that codes show."""
+    monkeypatch.setattr(scan, "_ROOM", 4)
+    told_probe, untold_probe, told_row, untold_row = _LOST[lost]
+    probe = unit_rows(np.array([[1.0] * 32 + [untold_probe] * 31 + [told_probe]]))
+    index = Shard(64, threads=1)
+    rows: list[FaceRow] = []
+    for tile in range(4):
+        gained = np.full(31, untold_row if tile == 3 else -untold_row)
+        row = np.concatenate((np.ones(32), gained, [-told_row if tile == 3 else told_row]))
+        both = unit_rows(np.stack((row, -row)))  # around a mean of nothing: only these roundings are left
+        new = [face_row((tile, at), "p", 0, both[at % 2]) for at in range(64)]
+        index.upsert(new)
+        rows += new
+    columns = from_rows(rows, 64)
+    queries = [Query(probe, k) for k in (1, 33, 100)]
+    wanted = [replace(reference.search(query, columns), method="exact") for query in queries]
+    best = {id_of("record", (3, at)) for at in range(64)}
+    assert {one.record_id for one in wanted[0].candidates} <= best
+    assert [index.search(query) for query in queries] == wanted
+    assert index.search_many(queries) == wanted
 
 
 def test_one_record_with_every_best_row_does_not_hide_the_others() -> None:
