@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from dataclasses import replace
 from random import Random
 
@@ -20,8 +21,7 @@ from index.placement import SLOTS, slots_of
 from index.shard import Shard
 from index.synthetic import unit_rows
 from tests.index.random_rows import World, as_values, crowded, hex_id
-from tests.index.rows import face_row
-from tests.index.rows import hex_id as id_of
+from tests.index.worse_shown import LOST, check_worse_shown
 
 
 class Model:
@@ -177,39 +177,13 @@ def test_many_rows_of_real_size_equal_the_reference() -> None:
 _SHAPES = ((0, 1, 1), (1, 1, 10), (999, 1, 100), (5_500, 3, 10), (7_000, 1, 5_000), (8_000, 300, 5))
 
 
-# Of 64 components: what the probe has in the last and in the 31 before it, and what a row has in each. The
-# codes tell the last but lose the others, or keep them for the second look alone.
-_LOST = {
-    "a probe's low piece": (13 * 128 / 16_256, 60 / 16_256, 1.0, 1.0),
-    "a probe's rounding": (11 / 16_256, 0.4 / 16_256, 1.0, 1.0),
-    "a row's rounding": (1.0, 1.0, 11 / 127, 0.4 / 127),
-}
-
-
-@pytest.mark.parametrize("lost", _LOST)
+@pytest.mark.parametrize("lost", LOST)
 def test_a_row_that_codes_show_as_worse_than_it_is_is_found(
     lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows gain in 31 components, which codes lose, and have a little less in the one that codes show."""
     monkeypatch.setattr(scan, "_ROOM", 4)
-    told_probe, untold_probe, told_row, untold_row = _LOST[lost]
-    probe = unit_rows(np.array([[1.0] * 32 + [untold_probe] * 31 + [told_probe]]))
-    index = Shard(64, threads=1)
-    rows: list[FaceRow] = []
-    for tile in range(4):
-        gained = np.full(31, untold_row if tile == 3 else -untold_row)
-        row = np.concatenate((np.ones(32), gained, [-told_row if tile == 3 else told_row]))
-        both = unit_rows(np.stack((row, -row)))  # around a mean of nothing: only these roundings are left
-        new = [face_row((tile, at), "p", 0, both[at % 2]) for at in range(64)]
-        index.upsert(new)
-        rows += new
-    columns = from_rows(rows, 64)
-    queries = [Query(probe, k) for k in (1, 33, 100)]
-    wanted = [replace(reference.search(query, columns), method="exact") for query in queries]
-    best = {id_of("record", (3, at)) for at in range(64)}
-    assert {one.record_id for one in wanted[0].candidates} <= best
-    assert [index.search(query) for query in queries] == wanted
-    assert index.search_many(queries) == wanted
+    with closing(Shard(64, threads=1)) as index:
+        check_worse_shown(index, lost)
 
 
 def test_one_record_with_every_best_row_does_not_hide_the_others() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from homeward.types import FaceRow, Filter, Query
-from index import reference, scan
+from index import reference, scan, torch_sieve
 from index.columns import Bool, UInt64, from_rows, id_words
 from index.encode import decode_row
 from index.merge import merge
@@ -36,6 +37,7 @@ from index.torch_sieve import kth_of_each
 from index.view import View
 from tests.index.random_rows import World, crowded, hex_id, photo_id
 from tests.index.test_shard import _SHAPES, Model
+from tests.index.worse_shown import LOST, check_worse_shown
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _EXAMPLES = settings(
@@ -69,7 +71,14 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices]:
 
 def _differ(devices: Devices, seed: int, steps: int) -> int:
     """One random history, checked at every step; returns the number of queries compared."""
-    chance = Random(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        chance = Random(seed)
+        first = chance.choice((64, 512))  # rows that all pass: of few, others do not
+        patch.setattr(torch_sieve, "_FIRST_ROWS", (first, max(first, chance.choice((64, 16_384)))))
+        return _compared(devices, chance, steps)
+
+
+def _compared(devices: Devices, chance: Random, steps: int) -> int:
     world = World(
         chance,
         dimension=chance.choice((1, 2, 8, 33)),
@@ -133,6 +142,15 @@ def test_many_rows_of_real_size_equal_the_reference(devices: Devices) -> None:
     queries = [Query(templates[start : start + width], k) for start, width, k in _SHAPES]
     wanted = [replace(reference.search(query, columns), method="exact") for query in queries]
     assert index.search_many(queries) == wanted
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_row_that_codes_show_as_worse_than_it_is_is_found(
+    lost: str, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_sieve, "_FIRST_ROWS", (64, 64))
+    with closing(Shard(64)) as index:
+        check_worse_shown(index, lost)
 
 
 def test_one_record_with_every_best_row_does_not_hide_the_others(devices: Devices) -> None:
