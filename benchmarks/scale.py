@@ -39,6 +39,7 @@ from benchmarks.scale_shard import MODEL_ID, settings_of
 from benchmarks.search_rows import real_like
 from benchmarks.search_scale import cores
 from benchmarks.search_timing import anonymous_bytes, say
+from benchmarks.serve_plots import draw_scale
 from catalogue.open import open_catalogue
 from cluster.shard_control import ShardControl
 from cluster.shard_maps import ShardMaps
@@ -271,6 +272,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="homeward-scale-") as name:
         result = asyncio.run(measure(options, Path(name)))
     write_json(options.json, result)
+    draw_scale(result, options.json.with_suffix(".png"))
     for rows, found in result["rows"].items():
         for count, each in found["shards"].items():
             one, many = each["one_ms"], each["b64_probes_per_s"]

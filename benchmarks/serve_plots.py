@@ -92,6 +92,28 @@ def draw_restart(figures: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def draw_scale(figures: Mapping[str, Any], path: Path) -> None:
+    """From the figures of `benchmarks.scale`: what cutting an index over shards costs on one machine."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for number, (rows, found) in enumerate(figures["rows"].items()):
+        counts = [int(count) for count in found["shards"]]
+        for name, style in (("shards", "-o"), ("in_process", "--")):
+            label = f"{int(rows):,} rows, " + ("on shards" if name == "shards" else "in one process")
+            for axis, key in zip(axes, ("one_ms", "b64_probes_per_s"), strict=True):
+                values = [each[key][name] for each in found["shards"].values()]
+                axis.plot(counts, values, style, color=f"C{number}", label=label)
+    axes[0].set(xlabel="shards", ylabel="ms", title="one probe, median")
+    axes[1].set(xlabel="shards", ylabel="probes/s", title=f"{figures['batch']} probes at once")
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+        axis.set_xticks(counts)
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(f"all shards on the same {_machine(figures)}")
+    _save(figure, path)
+
+
 def _machine(figures: Mapping[str, Any]) -> str:
     return f"{figures['machine']['cores']} cores, {figures['machine']['cpu']}"
 
