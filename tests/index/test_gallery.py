@@ -184,7 +184,7 @@ def test_erasing_leaves_no_deleted_template_in_any_file(tmp_path: Path) -> None:
 
 def _found_in_files(folder: Path, rows: list[FaceRow]) -> set[str]:
     """Files in which a template or a face id of the rows lies, openly or within Parquet."""
-    import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+    import pyarrow.parquet as parquet
 
     found = set()
     for path in folder.rglob("*"):

@@ -1,0 +1,119 @@
+"""A folder tree as a source. Links are listed and not followed: what they lead to was not handed over."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cluster.load.members import Member, MemberRefused, Refusal, unreadable
+
+
+class FolderSource:
+    """`Source` over the regular files below a folder, folder by folder, each sorted by name."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folder = -1
+
+    def __enter__(self) -> Self:
+        try:
+            self._folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise unreadable(self._root, error.strerror) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._folder)
+
+    def members(self) -> Iterator[Member]:
+        """See `Source`."""
+        return self._walk()
+
+    def read(self, member: Member, most: int) -> bytes:
+        """See `Source`."""
+        try:
+            with os.fdopen(self._opened(member.name), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise MemberRefused(Refusal.CHANGED, "what stands there now is no file")
+                if status.st_size != member.size:
+                    raise MemberRefused(
+                        Refusal.CHANGED,
+                        f"the file had {member.size} bytes when the load was planned, now {status.st_size}",
+                    )
+                return file.read(most + 1)
+        except FileNotFoundError as error:
+            raise MemberRefused(Refusal.MISSING, "the file was there when the load was planned") from error
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise MemberRefused(Refusal.LINK, "a link stands where the file was") from error
+            raise MemberRefused(Refusal.DAMAGED, f"the file cannot be read: {error.strerror}") from error
+
+    def state(self) -> str:
+        """See `Source`: a folder's files are held to their sizes one by one."""
+        status = os.fstat(self._folder)
+        return f"folder {status.st_dev}:{status.st_ino}"
+
+    def _opened(self, name: str) -> int:
+        """A descriptor of the file; no step on the way to it is a link."""
+        folder, close = self._folder, False
+        *folders, last = name.split("/")
+        try:
+            for step in folders:
+                if step in ("", ".", ".."):
+                    raise MemberRefused(Refusal.MISSING, "this is no name of a file below the folder")
+                deeper = os.open(
+                    step, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
+                )
+                if close:
+                    os.close(folder)
+                folder, close = deeper, True
+            # A pipe that took the file's place must not make the load wait.
+            return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        finally:
+            if close:
+                os.close(folder)
+
+    def _walk(self) -> Iterator[Member]:
+        ahead = [self._entries("")]
+        while ahead:
+            try:
+                entry, name = next(ahead[-1])
+            except StopIteration:
+                ahead.pop()
+                continue
+            except OSError as error:
+                if len(ahead) == 1:
+                    raise unreadable(self._root, error.strerror) from error
+                ahead.pop()
+                where = os.path.relpath(str(error.filename), self._root)
+                yield Member(where, 0, refusal=Refusal.REST_LOST, why=f"cannot be listed: {error.strerror}")
+                continue
+            if not entry.is_symlink() and entry.is_dir(follow_symlinks=False):
+                ahead.append(self._entries(name))
+            else:
+                yield _member(entry, name)
+
+    def _entries(self, folder: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+        with os.scandir(self._root / folder) as found:
+            entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+        for entry in entries:
+            yield entry, f"{folder}/{entry.name}" if folder else entry.name
+
+
+def _member(entry: os.DirEntry[str], name: str) -> Member:
+    if entry.is_symlink():
+        return Member(name, 0, refusal=Refusal.LINK, why="links are not followed")
+    if not entry.is_file(follow_symlinks=False):
+        return Member(name, 0, refusal=Refusal.SPECIAL, why="a device, pipe or socket")
+    try:
+        return Member(name, entry.stat(follow_symlinks=False).st_size)
+    except OSError as error:
+        return Member(name, 0, refusal=Refusal.DAMAGED, why=f"cannot be looked at: {error.strerror}")

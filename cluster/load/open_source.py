@@ -1,0 +1,38 @@
+"""Which kind of source a path names."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+from cluster.load.folder_source import FolderSource
+from cluster.load.members import Source, unreadable
+from cluster.load.tar_source import TarSource
+from cluster.load.zip_source import ZipSource
+
+
+def open_source(path: Path) -> Source:
+    """The source at a path: a folder, else a zip or tar file by its content, whatever its name ends with.
+
+    Raises `InvalidInput` (SOURCE_UNREADABLE) for what is none of these.
+    """
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.is_file():
+        raise unreadable(path, "there is no such folder or file")
+    try:
+        is_zip = zipfile.is_zipfile(path) and not _starts_as_tar(path)
+    except OSError as error:
+        raise unreadable(path, error.strerror) from error
+    return ZipSource(path) if is_zip else TarSource(path)
+
+
+def _starts_as_tar(path: Path) -> bool:
+    """A tar file may hold a zip file as its last member, whose end looks like a zip file's."""
+    with path.open("rb") as file:
+        try:
+            tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            return False
+    return True
