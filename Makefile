@@ -34,7 +34,7 @@ test: setup ## Run every check and test (<= 15 min)
 	$(BIN)/buf lint proto
 	$(BIN)/python -m pytest -m "not prove"
 
-prove: setup ## Long runs: make prove NAME (kills)
+prove: setup ## Long runs, by a word of their names: make prove kills (exactness, sandbox, ...)
 	$(BIN)/python -m pytest -m prove -k "$(filter-out prove,$(MAKECMDGOALS))" --timeout=3600 -s
 
 check: setup ## The static checks alone

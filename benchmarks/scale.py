@@ -262,7 +262,7 @@ def _anonymous(pid: int) -> int:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="*", help="100,000 and 1,000,000 by default")

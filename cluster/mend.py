@@ -222,7 +222,10 @@ async def _shards(router: Router) -> Check:
         f"{health.under_replicated} replicas missing"
     )
     if health.uncovered:
-        return failed(said, "Milvus answers for them, slowly; see `homeward index status`")
+        return failed(
+            said,
+            "Milvus answers for them, slowly: `homeward index status`, `homeward index scale`",
+        )
     if silent or health.under_replicated:
         return warning(f"{said}; silent: {', '.join(silent) or 'none'}", "see `homeward index status`")
     return ok(said)

@@ -8,6 +8,7 @@ underscores: `HOMEWARD_SERVER__ADDRESS=127.0.0.1:7443`. Unknown names are refuse
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ class Settings(BaseSettings):
             return cls(**flags)
         except ValidationError as error:
             lines = [
-                f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+                f"{'.'.join(str(part) for part in item['loc'])}: {_said(item)}" for item in error.errors()
             ]
             raise InvalidInput("; ".join(lines), code="CONFIG_INVALID") from error
         except ValueError as error:  # TOML syntax
@@ -219,4 +220,14 @@ class Settings(BaseSettings):
         return self.workers.bundles_dir or self.data_dir / "models"
 
 
+def _said(item: Any) -> str:
+    """What is wrong with a setting, in words for who sets it."""
+    if item["type"] == "extra_forbidden":
+        return "there is no such setting"
+    if item["type"] == "string_pattern_mismatch" and (words := _CHOICE.fullmatch(item["ctx"]["pattern"])):
+        return f"must be one of {words[1].replace('|', ', ')}"
+    return str(item["msg"])
+
+
+_CHOICE = re.compile(r"\^\(([a-z0-9|]+)\)\$")
 _toml_path: Path | None = None

@@ -146,6 +146,7 @@ async def enrol(
     )
     settings = state().settings
     outcomes: Counter[str] = Counter()
+    enrolled: set[str] = set()  # record ids
     refused: list[tuple[str, str, str]] = []  # what, code, message
     slots = asyncio.Semaphore(IN_FLIGHT)
 
@@ -176,7 +177,9 @@ async def enrol(
                     progress.advance(task, len(photos))
             for photo, outcome in zip(photos, answer.outcomes, strict=True):
                 outcomes[outcome.code] += 1
-                if outcome.code != "ENROLLED":
+                if outcome.code == "ENROLLED":
+                    enrolled.add(answer.record.record_id)
+                else:
                     refused.append((str(photo), outcome.code, outcome.message))
             if state().as_json:
                 print_json(answer)
@@ -199,5 +202,7 @@ async def enrol(
         for what, code, message in refused:
             out.print(Text.assemble(f"{what}: ", (code, "yellow"), f" {message}"))
         total = sum(outcomes.values())
-        out.print(f"{outcomes['ENROLLED']} of {total} photos enrolled for {len(children)} records")
+        out.print(f"{outcomes['ENROLLED']} of {total} photos enrolled for {len(enrolled)} records")
+        if len(enrolled) == 1:
+            out.print(f"record {next(iter(enrolled))}")
     return Exit.PARTIAL if refused else None

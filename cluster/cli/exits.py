@@ -45,6 +45,11 @@ _TABLE: dict[type[errors.HomewardError], Exit] = {
 }
 
 
+_ADVICE = {
+    "SERVER_UNREACHABLE": "Is a server running there (homeward serve)? --server takes host:port.",
+}
+
+
 def exit_code(error: errors.HomewardError) -> Exit:
     """The code for the most specific class of the error that the table knows."""
     return next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
@@ -59,6 +64,8 @@ def tell(error: errors.HomewardError, *, as_json: bool) -> None:
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold red]{error.code}[/]", end=" ")
     console.print(error.message, markup=False)
+    if error.code in _ADVICE:
+        console.print(_ADVICE[error.code], markup=False)
 
 
 def command(body: Callable[P, Coroutine[Any, Any, Exit | None]]) -> Callable[P, None]:

@@ -15,7 +15,7 @@ from rich.text import Text
 from cluster.cli.exits import Exit, command
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
-from homeward.errors import NotFound
+from homeward.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from cluster.shard_maps import ShardMaps
@@ -29,6 +29,8 @@ index_app = typer.Typer(
     "them through the catalogue; a slot without a shard is answered by Milvus, slowly.",
     no_args_is_help=True,
 )
+
+_NO_SHARDS = "there are no shards, Milvus answers slowly: homeward index scale COUNT --ray ADDRESS"
 
 _Ray = Annotated[
     str,
@@ -48,7 +50,15 @@ async def scale(
     theirs. Every slot is on `index.replicas` shards of different nodes, as far as there are nodes."""
     from cluster.shard_actor import scale_shards, stop_shards
 
+    _check_here()
     settings = state().settings
+    if settings.index.where != "shards":
+        raise InvalidInput(
+            "index.where is server: each server holds the index itself, and would not ask shards. Set "
+            "HOMEWARD_INDEX__WHERE=shards and HOMEWARD_INDEX__TOKEN, the same for the servers and here",
+            code="INDEX_NOT_ON_SHARDS",
+            field="index.where",
+        )
     model = await _model()
     if count == 0:
         stopped = await asyncio.to_thread(stop_shards, settings, model, ray)
@@ -66,13 +76,25 @@ async def scale(
 @command
 async def status() -> Exit | None:
     """Say of every shard where it is, what it holds and how far it follows; exit code 6 when a slot has no
-    shard, a replica is missing or a shard does not answer."""
+    shard, a replica is missing or a shard does not answer. Read from the catalogue of the settings here."""
+    _check_here()
+    if state().settings.index.where != "shards":
+        if state().as_json:
+            print_json({"where": "server", "shards": 0})
+        else:
+            console().print(
+                "no shards: index.where is server, each server holds the index in its memory; "
+                "`homeward doctor` checks it"
+            )
+        return None
     found = await _status()
     if state().as_json:
         for shard in found.shards:
             print_json(_shard(shard))
         print_json(
             {
+                "where": "shards",
+                "shards": len(found.shards),
                 "epoch": found.epoch,
                 "uncovered": found.uncovered,
                 "under_replicated": found.under_replicated,
@@ -100,6 +122,8 @@ async def status() -> Exit | None:
             f"epoch {found.epoch}; {found.uncovered} slots without a shard, "
             f"{found.under_replicated} replicas missing"
         )
+        if not found.shards:
+            out.print(_NO_SHARDS)
     whole = not found.uncovered and not found.under_replicated and all(one.status for one in found.shards)
     return None if whole and found.shards else Exit.PARTIAL
 
@@ -109,7 +133,14 @@ async def status() -> Exit | None:
 async def rebalance() -> Exit | None:
     """Give the slots of shards that do not answer to the others at once, without waiting for them to come
     back; a shard that comes back later takes its slots over again."""
+    _check_here()
     found = await _status()
+    if not found.shards:
+        if state().as_json:
+            print_json({"removed": []})
+        else:
+            console().print(_NO_SHARDS)
+        return Exit.PARTIAL
     silent = [shard.name for shard in found.shards if shard.status is None]
     await _with_maps(lambda maps: [maps.forget(name) for name in silent])
     said = f"{len(silent)} shards taken off the map: {', '.join(silent)}" if silent else "every shard answers"
@@ -118,6 +149,17 @@ async def rebalance() -> Exit | None:
     else:
         console().print(f"{said}; {found.under_replicated} replicas were missing")
     return None
+
+
+def _check_here() -> None:
+    """The shards are listed in the catalogue: no server is asked, so naming one is a mistake."""
+    if state().server is not None:
+        raise InvalidInput(
+            "index commands read the catalogue, not a server: leave --server away, and name the servers' "
+            "catalogue by --config, HOMEWARD_CATALOGUE__URI or --data-dir",
+            code="SERVER_NOT_ASKED",
+            field="server",
+        )
 
 
 def _shard(shard: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -33,6 +34,8 @@ async def serve(
         settings = settings.model_copy(
             update={"server": settings.server.model_copy(update={"address": address})}
         )
+    if not state().as_json:
+        sys.stderr.write("loading the model and the index ...\n")
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

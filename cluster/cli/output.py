@@ -25,6 +25,7 @@ _STATES = {
 
 
 PIPE_COLUMNS = 120  # width of tables that go into a file or a pipe
+IDS_COLUMNS = 110  # from this width on record ids fit beside the rest
 
 
 def console() -> Console:
@@ -57,8 +58,10 @@ def show_sex(sex: records_pb2.Sex.ValueType, *, verified: bool) -> str:
     return name if verified else f"{name} ?"
 
 
-def candidate_table(found: search_pb2.CandidateList, *, title: str, ratio: bool) -> Table:
-    """The candidate list of one probe face."""
+def candidate_table(
+    found: search_pb2.CandidateList, *, title: str, ratio: bool, ids: bool, nobody: str
+) -> Table:
+    """The candidate list of one probe face; `nobody` is what an empty one says."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
@@ -68,6 +71,8 @@ def candidate_table(found: search_pb2.CandidateList, *, title: str, ratio: bool)
     shown = [name for name in _FACTS if any(fact[name] for fact in facts)]
     for name in ("agency / gallery", "reference", *shown, "evidence"):
         table.add_column(name, overflow="fold")
+    if ids:
+        table.add_column("record", no_wrap=True)
     for candidate, fact in zip(found.candidates, facts, strict=True):
         cells = [str(candidate.rank), f"{candidate.comparison_score:.4f}"]
         if ratio:
@@ -78,10 +83,11 @@ def candidate_table(found: search_pb2.CandidateList, *, title: str, ratio: bool)
             candidate.key.external_reference,
             *(fact[name] for name in shown),
             "; ".join([_evidence(candidate), *candidate.implausible, *candidate.notes]),
+            *([candidate.record_id] if ids else []),
         ]
         table.add_row(*(Text(cell) for cell in cells), style="dim" if candidate.implausible else "")
     if not found.candidates:
-        table.add_row(*[""] * (len(table.columns) - 1), Text("no candidate above the threshold"))
+        table.add_row(*[""] * (len(table.columns) - 1), Text(nobody))
     return table
 
 
@@ -103,9 +109,10 @@ def _evidence(candidate: search_pb2.Candidate) -> str:
     return text
 
 
-def print_search(answer: search_pb2.SearchResponse) -> None:
+def print_search(answer: search_pb2.SearchResponse, *, threshold: bool) -> None:
     """Every list of an answer, then how it was found."""
     out = console()
+    nobody = "no candidate above the threshold" if threshold else "no candidate"
     ratio = answer.HasField("calibration")
     for found in answer.lists:
         title = f"face {found.face.ordinal} of the probe" if found.HasField("face") else "candidates"
@@ -113,10 +120,19 @@ def print_search(answer: search_pb2.SearchResponse) -> None:
             title += f", quality {found.face.quality.score:.0f}/100"
             if found.face.quality.reasons:
                 title += f" ({', '.join(found.face.quality.reasons)})"
-        out.print(candidate_table(found, title=title, ratio=ratio))
+        wide = out.width >= IDS_COLUMNS
+        out.print(candidate_table(found, title=title, ratio=ratio, ids=wide, nobody=nobody))
         for gone in found.excluded:
             out.print(f"left out by verified facts: {gone.records} ({gone.reason})", style="yellow")
     account = answer.account
+    if not account.records:
+        out.print(
+            "nobody was searched: no record passes these filters, or none is enrolled. Galleries and "
+            "agencies are written exactly as they were enrolled: homeward records list",
+            style="bold yellow",
+        )
+    if account.method != "exact":
+        out.print("Milvus answered for slots without a shard: homeward index status", style="yellow")
     times = ", ".join(f"{time.stage} {time.seconds * 1000:.1f} ms" for time in answer.times)
     out.print(
         f"{account.rows:,} templates of {account.records:,} records searched, {account.method}, "
@@ -137,7 +153,8 @@ def print_search(answer: search_pb2.SearchResponse) -> None:
 def record_table(records: Iterable[records_pb2.Record]) -> Table:
     """One line per record."""
     table = Table(header_style="dim")
-    for name in ("record", "agency / gallery", "reference", "born", "sex", "photos", "searchable"):
+    table.add_column("record", no_wrap=True)  # to be copied
+    for name in ("agency / gallery", "reference", "born", "sex", "photos", "searchable"):
         table.add_column(name, overflow="fold")
     for record in records:
         searchable = Text("yes") if record.searchable else Text(record.unsearchable_reason, "yellow")

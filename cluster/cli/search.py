@@ -76,10 +76,15 @@ async def search(
 
     A probe with several faces gives a list for each. Every search is logged with its case.
     """
-    if sum(given is not None for given in (photo, record, template)) != 1:
+    probes = sum(given is not None for given in (photo, record, template))
+    if probes != 1:
         raise InvalidInput(
-            "give one probe: a photo, --record or --template", code="PROBE_REQUIRED", field="probe"
+            f"give one probe, a photo, --record or --template, not {probes or 'none'}",
+            code="PROBE_REQUIRED",
+            field="probe",
         )
+    if html is not None and not html.parent.is_dir():  # before a search is made and logged
+        raise InvalidInput(f"there is no folder {html.parent} for --html", code="PATH_MISSING", field="html")
     request = search_pb2.SearchRequest(
         context=arguments.context(case, purpose, requester),
         limit=limit,
@@ -118,7 +123,7 @@ async def search(
         if state().as_json:
             print_json(answer)
         else:
-            print_search(answer)
+            print_search(answer, threshold=min_score is not None or min_ratio is not None)
         if html is not None:
             from cluster.report import Finding, write_report
 

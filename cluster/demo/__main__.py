@@ -81,7 +81,7 @@ async def _search(session: Session, probe: Probe) -> tuple[Finding, bool]:
     answer = await session.search.Search(request)
     took = time.perf_counter() - started
     out.rule(Text(f"search: {probe.title}", "bold"), align="left")
-    print_search(answer)
+    print_search(answer, threshold=False)
     out.print(f"answered over gRPC in {took * 1000:.0f} ms", style="dim")
     leaders = {found.candidates[0].key.external_reference for found in answer.lists if found.candidates}
     right = probe.mate is None or probe.mate in leaders

@@ -109,6 +109,24 @@ def test_a_terminal_gets_a_table_that_calls_nobody_a_match(cli: Cli, people: Pat
     assert "collins" in done.stdout
     assert "not an identification" in done.stdout
     assert "match" not in done.stdout.lower()
+    record = cli("search", str(people / "probe.jpg"), *CASE)[0]["lists"][0]["candidates"][0]["record_id"]
+    assert record in done.stdout  # whole, to be copied
+    assert record in cli.run("records", "list").stdout
+
+
+def test_a_search_of_a_gallery_that_nobody_enrolled_in_says_that_nobody_was_searched(
+    cli: Cli, people: Path
+) -> None:
+    cli("enrol", str(people / "collins"), "--agency", "XX", "--choice", "central")
+    done = cli.run("search", str(people / "probe.jpg"), *CASE, "--gallery", "Missing")
+    assert "nobody was searched" in done.stdout
+    assert "threshold" not in done.stdout
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_search(cli: Cli, people: Path) -> None:
+    probe = str(people / "probe.jpg")
+    error = cli("search", probe, *CASE, "--html", "/nowhere/list.html", code=2)[0]["error"]
+    assert error["code"] == "PATH_MISSING"
 
 
 def test_a_search_without_a_case_is_refused(cli: Cli, people: Path) -> None:
