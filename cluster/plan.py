@@ -30,7 +30,8 @@ class Plan:
 def check_context(context: SearchContext) -> None:
     """Raise `CaseRequired` when case, purpose or requester is missing: nobody browses children."""
     for name in ("case_reference", "purpose", "requester"):
-        if not getattr(context, name).strip():
+        # Joiners are text inside of names, and show nothing where they stand alone.
+        if not any(one.isprintable() and not one.isspace() for one in getattr(context, name)):
             raise CaseRequired(
                 f"a search must state its {name.replace('_', ' ')}: set context.{name}",
                 field=f"context.{name}",

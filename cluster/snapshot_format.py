@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from io import BytesIO
@@ -55,6 +56,9 @@ class Pack:
     columns: Columns
     model_id: str
     dimension: int
+
+
+_DIMENSION_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +154,12 @@ def _parse(data: bytes) -> _Parsed:
         slots[group_slots(said["group"])] = bits
         numbers = [int(said[name]) for name in ("dimension", "group", "rev", "rows", "bytes")]
         head = PackHead(str(said["model_id"]), numbers[0], numbers[1], slots, numbers[2], numbers[3])
-        return _Parsed(head, stop + 1, numbers[4], str(said["sha256"]))
-    except (ValueError, KeyError, TypeError) as error:
+        parsed = _Parsed(head, stop + 1, numbers[4], str(said["sha256"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise _corrupt(f"its second line makes no sense ({type(error).__name__})") from error
+    if not 1 <= head.dimension <= _DIMENSION_MAX:
+        raise _corrupt(f"its templates have {head.dimension} components")
+    return parsed
 
 
 def _npy(array: npt.NDArray[Any]) -> tuple[bytes, memoryview]:
@@ -169,15 +176,25 @@ def _columns(data: bytes, start: int) -> Columns:
     arrays = []
     for name in COLUMN_NAMES:
         try:
-            array = np.load(body, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            arrays.append(_read_npy(body, len(data)))
+        except Exception as error:
             raise _corrupt(f"its column {name!r} cannot be read ({type(error).__name__})") from error
-        if not isinstance(array, np.ndarray):
-            raise _corrupt(f"its column {name!r} is no array")
-        arrays.append(array)
     if body.read(1):
         raise _corrupt("it has more columns than a row of the index")
     return Columns(*arrays)
+
+
+def _read_npy(body: BytesIO, total: int) -> npt.NDArray[Any]:
+    """What `_npy` wrote. (`numpy.load` makes room for whatever a header asks for, bytes or none.)"""
+    if np.lib.format.read_magic(body) != (1, 0):
+        raise ValueError("version")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(body)
+    size = math.prod(shape) * dtype.itemsize
+    if is_fortran or dtype.hasobject or size > total - body.tell():
+        raise ValueError("shape or type")
+    room = bytearray(size)
+    body.readinto(room)
+    return np.frombuffer(room, dtype).reshape(shape)
 
 
 def _problem(pack: Pack) -> str:

@@ -48,6 +48,8 @@ class ShardInfo:
     def __post_init__(self) -> None:
         if not self.name or not self.node:
             raise InvalidInput("a shard needs a name and a node", code="SHARD_INVALID")
+        if any("\ud800" <= one <= "\udfff" for one in self.name + self.node):
+            raise InvalidInput("a shard's name and node must be valid text", code="SHARD_INVALID")
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise InvalidInput(
                 f"shard {self.name} has the weight {self.weight}; it must be positive and finite",

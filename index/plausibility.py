@@ -60,6 +60,9 @@ def excludes_nobody(facts: ProbeFacts) -> bool:
     return not facts.sex and facts.born == unbounded and facts.taken == unbounded
 
 
+_ENDLESS_YEARS = 2e7  # before any day that there is
+
+
 def birth_from_age(facts: ProbeFacts) -> tuple[int, int]:
     """Day numbers between which the probe's child was born, from its age when the probe was taken.
 
@@ -70,7 +73,7 @@ def birth_from_age(facts: ProbeFacts) -> tuple[int, int]:
         return DAY_MIN, DAY_MAX
     youngest, oldest = facts.age_years
     earliest, latest = DAY_MIN, DAY_MAX
-    if facts.taken[0] != DAY_MIN and math.isfinite(oldest):
+    if facts.taken[0] != DAY_MIN and oldest < _ENDLESS_YEARS:
         earliest = max(DAY_MIN, facts.taken[0] - math.ceil(oldest * _DAYS_PER_YEAR))
     if facts.taken[1] != DAY_MAX:
         latest = facts.taken[1] - math.floor(youngest * _DAYS_PER_YEAR)
@@ -82,6 +85,8 @@ def check_facts(facts: ProbeFacts) -> None:
     for name, span in (("born", facts.born), ("taken", facts.taken)):
         if span[0] > span[1]:
             raise InvalidInput(f"the probe's {name} range ends before it begins", field=f"facts.{name}")
+        if span[0] < DAY_MIN or span[1] > DAY_MAX:
+            raise InvalidInput(f"the probe's {name} range has days that are none", field=f"facts.{name}")
     if facts.age_years is not None:
         youngest, oldest = facts.age_years
         if not (0.0 <= youngest <= oldest and youngest < 200.0):

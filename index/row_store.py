@@ -6,7 +6,7 @@ views that it makes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,9 +73,10 @@ class RowStore:
         """Keep rows of slots with different numbers (SLOTS,) in different blocks from now on."""
         self._cohorts = cohorts.copy()
 
-    def check(self, new: Columns) -> None:
-        """Raise `InvalidInput`, before anything is changed, for rows, by record, that cannot be taken in."""
-        self._check_runs(new.record)
+    def check(self, new: Columns, records: Set[bytes], faces: Mapping[bytes, set[bytes]]) -> None:
+        """Raise `InvalidInput`, before anything is changed, for rows, by record, that cannot be taken in once
+        these records, and these faces by record, are deleted: all by the bytes of their id words."""
+        self._check_runs(new, records, faces)
         self._origins.code(new, slots_of(new.record))
 
     def kill_slots(self, gone: Bool, edit: Edit) -> int:
@@ -216,16 +217,23 @@ class RowStore:
         del self._blocks[block.number]
         self._free_numbers.append(block.number)
 
-    def _check_runs(self, records: UInt64) -> None:
+    def _check_runs(self, new: Columns, gone: Set[bytes], faces: Mapping[bytes, set[bytes]]) -> None:
         """Refuse a record that would have more rows than a block, before anything is changed."""
-        begins = np.flatnonzero(record_begins(records))
-        counts = np.diff(np.append(begins, len(records)))
-        for place in np.unique(self._runs.find(records[begins])).tolist():
-            if place >= 0:
-                had = len(self._blocks[place >> ROW_BITS].run_of(place & (BLOCK_ROWS - 1)))
-                if had + int(counts.max()) > RECORD_ROWS_MAX:  # rarely: count this record's own
-                    record = self._blocks[place >> ROW_BITS].columns.record[place & (BLOCK_ROWS - 1)]
-                    counts[(records[begins] == record).all(axis=1)] += had
+        begins = np.flatnonzero(record_begins(new.record))
+        ends = np.append(begins, len(new))[1:]
+        counts = ends - begins
+        places = self._runs.find(new.record[begins])
+        for at in np.flatnonzero(places >= 0).tolist():
+            place = int(places[at])
+            block = self._blocks[place >> ROW_BITS]
+            rows = block.run_of(place & (BLOCK_ROWS - 1))
+            if len(rows) + counts[at] > RECORD_ROWS_MAX:  # rarely: count those that stay
+                record = new.record[begins[at]].tobytes()
+                if record not in gone:
+                    leave = {one.tobytes() for one in new.face[begins[at] : ends[at]]} | faces.get(
+                        record, set()
+                    )
+                    counts[at] += sum(one.tobytes() not in leave for one in block.columns.face[rows])
         if counts.size and counts.max() > RECORD_ROWS_MAX:
             raise InvalidInput(
                 f"a record of {counts.max()} faces; at most {RECORD_ROWS_MAX} can be searched",

@@ -88,6 +88,10 @@ def scan_chunks(
     centres = np.empty(TILE, np.float32)
     passes = np.empty(TILE, np.uint8)
     total = chunk_ends[-1]
+    asked = np.full(
+        queries, np.int64(-1)
+    )  # the record of which `silent` says whether its excluded rows are so
+    silent = np.zeros(queries, np.uint8)
     block = 0
     done = 0
     while True:
@@ -101,6 +105,7 @@ def scan_chunks(
         table = blocks[block]
         n = table[USED]
         end = min(n, begin + CHUNK)
+        known_row, known_first = -1, -1  # a row and where its record begins: large ones are not walked again
         errors = array_at(at_address(table[ERRORS]), n, float32)
         flags = array_at(at_address(table[FLAGS]), n, uint8)
         origin = array_at(at_address(table[ORIGIN]), n, uint32)
@@ -191,7 +196,8 @@ def scan_chunks(
                     reach = slack[block, probe] + errors[row]
                     first_row = row
                     while not flags[first_row] & FIRST:
-                        first_row -= 1
+                        first_row = known_first if first_row == known_row else first_row - 1
+                    known_row, known_first = row, first_row
                     key = np.int64(block) << 32 | first_row
                     out = False
                     for one in range(left_out_ends[query], left_out_ends[query + 1]):
@@ -202,9 +208,13 @@ def scan_chunks(
                     if facts[query, FACTS] and contradicts(row, columns, taken_to, facts[query], sexes):
                         # Rows that facts exclude speak only for a record of which all rows are so.
                         speaking = False
+                        if middle + reach < cuts[query, 1]:
+                            continue
                         wanted = filters[filter_of[query]]
-                        one = first_row
-                        while one < n and not out and (one == first_row or not flags[one] & FIRST):
+                        one = n if asked[query] == key else first_row
+                        if one < n:
+                            asked[query], silent[query] = key, 0
+                        while one < n and not silent[query] and (one == first_row or not flags[one] & FIRST):
                             if (
                                 flags[one] & LIVE
                                 and not contradicts(one, columns, taken_to, facts[query], sexes)
@@ -222,9 +232,9 @@ def scan_chunks(
                                     )
                                 )
                             ):
-                                out = True
+                                silent[query] = 1
                             one += 1
-                        if out or middle + reach < cuts[query, 1]:
+                        if silent[query]:
                             continue
                     at = used[query]
                     kept_rows[query, at] = np.int64(block) << 32 | row

@@ -189,7 +189,7 @@ class Shard:
         check_templates(new.template, self.dimension)
         with self._writing:
             new = by_record(last_of_each_face(new))
-            self._store.check(new)
+            self._store.check(new, {record.tobytes() for record in records}, faces)
             edit = Edit()
             deleted = 0
             for record in records:

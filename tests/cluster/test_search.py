@@ -376,13 +376,14 @@ async def test_what_is_shown_is_what_the_catalogue_holds(world: World) -> None:
         assert one.faces[row.face_id] == as_evidence(face, photo.note.taken)
 
 
+@pytest.mark.parametrize("shown", ["", " ", "\u200d", "\u200c \u200d"])
 @pytest.mark.parametrize("missing", ["case_reference", "purpose", "requester"])
 async def test_a_search_without_case_is_refused_and_leaves_no_line(
-    world: World, missing: Literal["case_reference", "purpose", "requester"]
+    world: World, missing: Literal["case_reference", "purpose", "requester"], shown: str
 ) -> None:
     before = len(world.lines())
     request = asking(template=template(fake_template(b"probe", 0)))
-    request.context.ClearField(missing)
+    setattr(request.context, missing, shown)
     error = await refusal(world.stub.Search(request))
     assert isinstance(error, CaseRequired)
     assert error.code == "CASE_REQUIRED"

@@ -102,13 +102,19 @@ def test_nothing_can_be_cut_off(length: int) -> None:
         decode(DATA[:length])
 
 
-def forged(change: dict[str, Any], body: bytes | None = None) -> bytes:
+def forged(change: dict[str, Any], body: bytes | None = None, line: bytes | None = None) -> bytes:
     """A pack with another second line, or other columns, whose checksums fit."""
     _, second, held = DATA.split(b"\n", 2)
     held = held if body is None else body
     said = {**json.loads(second), "bytes": len(held), "sha256": hashlib.sha256(held).hexdigest(), **change}
-    line = json.dumps(said).encode()
+    line = line or json.dumps(said).encode()
     return b"homeward-snapshot 1 %s\n%s\n%s" % (hashlib.sha256(line).hexdigest().encode(), line, held)
+
+
+def npy(shape: str, order: str = "False") -> bytes:
+    """A column that says so of itself, and 64 bytes."""
+    header = f"{{'descr': '<u8', 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
 
 
 def arrays(**other: np.ndarray[Any, Any]) -> bytes:
@@ -147,7 +153,17 @@ BODY = DATA.index(b"\n", SECOND) + 1
         (forged({}, arrays(sex=PACK.columns.sex.astype(np.int64))), "column 'sex' is int64"),
         (forged({}, arrays(place=PACK.columns.place[:5])), "column 'place' is int32"),
         (forged({}, arrays() + b"more"), "more columns"),
-        (forged({}, b"PK\x05\x06" + bytes(18)), "column 'face' is no array"),
+        (forged({}, b"PK\x05\x06" + bytes(18)), "column 'face' cannot be read"),
+        (forged({}, b"PK\x03\x04" + bytes(18)), "column 'face' cannot be read"),
+        (forged({}, npy("(68719476736, 2)")), "column 'face' cannot be read"),
+        (forged({}, npy("(1180591620717411303424, 2)")), "column 'face' cannot be read"),
+        (forged({}, npy("(2, 2)", order="True")), "column 'face' cannot be read"),
+        (forged({}, npy("(2, " + "(" * 200)), "column 'face' cannot be read"),
+        (forged({}, npy('"""')), "column 'face' cannot be read"),
+        (forged({"dimension": -1}), "have -1 components"),
+        (forged({"dimension": 2**63}), "components"),
+        (forged({"rows": float("inf")}), "second line makes no sense"),
+        (forged({}, line=b"[" * 15_000), "second line makes no sense"),
     ],
 )
 def test_what_is_wrong_is_said(data: bytes, text: str) -> None:

@@ -61,6 +61,8 @@ def test_a_shard_has_a_name_and_a_node() -> None:
         ShardInfo("", "n")
     with pytest.raises(InvalidInput):
         ShardInfo("a", "")
+    with pytest.raises(InvalidInput, match="valid text"):
+        ShardInfo("a\udc80", "n")
 
 
 def test_two_shards_of_one_name_are_refused() -> None:

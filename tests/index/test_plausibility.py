@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
 
 import numpy as np
@@ -98,11 +99,20 @@ def test_reasons_are_named_in_their_fixed_order() -> None:
         ProbeFacts(age_years=(-1.0, 2.0)),
         ProbeFacts(age_years=(float("nan"), 2.0)),
         ProbeFacts(age_years=(1.0, float("nan"))),
+        ProbeFacts(taken=(-(2**63), -(2**63))),
+        ProbeFacts(born=(0, 2**31)),
     ],
 )
 def test_facts_that_make_no_sense_are_refused(facts: ProbeFacts) -> None:
     with pytest.raises(InvalidInput):
         check_facts(facts)
+
+
+@pytest.mark.parametrize("oldest", [1e7, 1.9e7, 2e7, 1e306, float("inf")])
+def test_an_age_beyond_all_days_leaves_the_birth_open(oldest: float) -> None:
+    for taken in (DAY_MIN + 1, 0, DAY_MAX - 1):
+        earliest, _ = birth_from_age(ProbeFacts(taken=(taken, DAY_MAX), age_years=(0.0, oldest)))
+        assert earliest == DAY_MIN or (oldest < 2e7 and earliest == taken - math.ceil(oldest * 365.25))
 
 
 @pytest.mark.parametrize("wanted", [Filter(born=(2, 1)), Filter(event=(2, 1))])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeward.errors import InvalidInput, TemplateInvalid
-from homeward.types import FaceRow, Filter, Query
+from homeward.types import FaceRow, Filter, ProbeFacts, Query
 from index import reference, row_store, scan
 from index.columns import from_rows
 from index.merge import merge
@@ -346,6 +346,47 @@ def test_a_record_of_too_many_faces_is_refused_and_changes_nothing(monkeypatch: 
     assert index.rows == 3
     index.upsert(more[:2])
     assert index.rows == 5
+
+
+def test_a_record_as_large_as_can_be_is_repeated_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_store, "RECORD_ROWS_MAX", 5)
+    index = Shard(8)
+    rows = World(Random(7), records=1).distinct_rows(5)
+    record = rows[0].record_id
+    others = [replace(row, face_id=hex_id("more", at)) for at, row in enumerate(rows)]
+    index.upsert(rows)
+    index.upsert(rows)
+    index.replace_record(record, others)
+    gone = [(record, row.face_id) for row in others[:2]]
+    index.apply(delete_faces=gone, upserts=from_rows(rows[:2], 8))
+    assert set(index.face_ids()) == {row.face_id for row in (*others[2:], *rows[:2])}
+    with pytest.raises(InvalidInput, match="a record of 6 faces"):
+        index.apply(delete_faces=gone, upserts=from_rows(rows[2:3], 8))
+
+
+@pytest.mark.parametrize("plausible", [None, 0, 700, 2_999])
+def test_a_record_of_thousands_of_faces_that_facts_exclude_is_judged_once(plausible: int | None) -> None:
+    """As the reference, while its cuts rise and its room overflows; in time that does not grow with the
+    square of the faces."""
+    chance = np.random.default_rng(4)
+    templates = unit_rows(np.eye(16)[0] + chance.standard_normal((3_040, 16)) * 1e-3)
+    blank = replace(World(Random(6), dimension=16, templates=1).row(0), sex=1)
+    rows = [
+        replace(
+            blank,
+            face_id=hex_id("face", number),
+            record_id=hex_id("record", max(0, number - 2_999)),
+            sex=2 if number == plausible else 1 + number % 2 if number > 3_000 else 1,
+            template=template,
+        )
+        for number, template in enumerate(templates)
+    ]
+    with closing(Shard(16)) as index:
+        index.upsert(rows)
+        columns = from_rows(rows, 16)
+        for include in (False, True):
+            query = Query(templates[:2], 3, facts=ProbeFacts(sex=2), include_implausible=include)
+            assert index.search(query) == replace(reference.search(query, columns), method="exact")
 
 
 @given(st.integers(0, 2**63))
