@@ -32,7 +32,7 @@ test: setup ## Run every check and test (<= 15 min)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
-	$(BIN)/python -m pytest -m "not prove"
+	$(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile
 
 prove: setup ## Long runs, by a word of their names: make prove kills (exactness, sandbox, ...)
 	$(BIN)/python -m pytest -m prove -k "$(filter-out prove,$(MAKECMDGOALS))" --timeout=3600 -s

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cluster.load.members import Member, MemberRefused, Refusal, unreadable
+from cluster.load.members import Member, Refusal, refused, unreadable
 
 
 class FolderSource:
@@ -42,19 +42,19 @@ class FolderSource:
             with os.fdopen(self._opened(member.name), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
-                    raise MemberRefused(Refusal.CHANGED, "what stands there now is no file")
+                    raise refused(Refusal.CHANGED, "what stands there now is no file")
                 if status.st_size != member.size:
-                    raise MemberRefused(
+                    raise refused(
                         Refusal.CHANGED,
                         f"the file had {member.size} bytes when the load was planned, now {status.st_size}",
                     )
                 return file.read(most + 1)
         except FileNotFoundError as error:
-            raise MemberRefused(Refusal.MISSING, "the file was there when the load was planned") from error
+            raise refused(Refusal.MISSING, "the file was there when the load was planned") from error
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise MemberRefused(Refusal.LINK, "a link stands where the file was") from error
-            raise MemberRefused(Refusal.DAMAGED, f"the file cannot be read: {error.strerror}") from error
+                raise refused(Refusal.LINK, "a link stands where the file was") from error
+            raise refused(Refusal.DAMAGED, f"the file cannot be read: {error.strerror}") from error
 
     def state(self) -> str:
         """See `Source`: a folder's files are held to their sizes one by one."""
@@ -68,7 +68,7 @@ class FolderSource:
         try:
             for step in folders:
                 if step in ("", ".", ".."):
-                    raise MemberRefused(Refusal.MISSING, "this is no name of a file below the folder")
+                    raise refused(Refusal.MISSING, "this is no name of a file below the folder")
                 deeper = os.open(
                     step, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
                 )

@@ -33,9 +33,17 @@ class Refusal(StrEnum):
 class MemberRefused(InvalidInput):
     """A member that cannot be read; the code is one of `Refusal`."""
 
-    def __init__(self, reason: Refusal, message: str) -> None:
-        super().__init__(message, code=reason)
-        self.reason = reason
+    code = "MEMBER_REFUSED"
+
+    @property
+    def reason(self) -> Refusal:
+        """Why."""
+        return Refusal(self.code)
+
+
+def refused(reason: Refusal, message: str) -> MemberRefused:
+    """The error for one member."""
+    return MemberRefused(message, code=reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from cluster.load.members import Member, MemberRefused, Refusal, unreadable
+from cluster.load.members import Member, Refusal, refused, unreadable
 
 _CHUNK = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
@@ -63,9 +63,9 @@ class TarSource:
             self._file.seek(member.offset)
             data = self._file.read(min(member.size, most + 1))
         except OSError as error:
-            raise MemberRefused(Refusal.DAMAGED, f"the archive cannot be read: {error.strerror}") from error
+            raise refused(Refusal.DAMAGED, f"the archive cannot be read: {error.strerror}") from error
         if len(data) < min(member.size, most + 1):
-            raise MemberRefused(Refusal.TRUNCATED, "the archive ends before the photo does")
+            raise refused(Refusal.TRUNCATED, "the archive ends before the photo does")
         return data
 
     def _why_not(self, error: Exception) -> str:

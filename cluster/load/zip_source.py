@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from cluster.load.members import Member, MemberRefused, Refusal, unreadable
+from cluster.load.members import Member, Refusal, refused, unreadable
 
 _LOCAL = struct.Struct("<4s5H3L2H")  # signature, ..., bytes of the name, of the extra field (APPNOTE 4.3.7)
 _SIGNATURE = b"PK\x03\x04"
@@ -60,25 +60,25 @@ class ZipSource:
             self._file.seek(member.offset)
             header = self._file.read(_LOCAL.size)
             if len(header) < _LOCAL.size or not header.startswith(_SIGNATURE):
-                raise MemberRefused(Refusal.DAMAGED, "the archive's directory names a place without a file")
+                raise refused(Refusal.DAMAGED, "the archive's directory names a place without a file")
             *_, name, extra = _LOCAL.unpack(header)
             self._file.seek(name + extra, os.SEEK_CUR)
             packed = self._file.read(min(member.packed, 2 * (most + 1)) if member.method else most + 1)
         except OSError as error:
-            raise MemberRefused(Refusal.DAMAGED, f"the archive cannot be read: {error.strerror}") from error
+            raise refused(Refusal.DAMAGED, f"the archive cannot be read: {error.strerror}") from error
         if member.method == zipfile.ZIP_STORED:
             data = packed[: member.packed]
         else:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most + 1)
             except zlib.error as error:
-                raise MemberRefused(Refusal.DAMAGED, f"the packed photo is damaged: {error}") from error
+                raise refused(Refusal.DAMAGED, f"the packed photo is damaged: {error}") from error
         if len(data) > most:
             return data[: most + 1]
         if len(data) < member.size:
-            raise MemberRefused(Refusal.TRUNCATED, "the archive has less of the photo than it says")
+            raise refused(Refusal.TRUNCATED, "the archive has less of the photo than it says")
         if len(data) > member.size or zlib.crc32(data) != member.checksum:
-            raise MemberRefused(Refusal.DAMAGED, "the photo's checksum is not what the archive says")
+            raise refused(Refusal.DAMAGED, "the photo's checksum is not what the archive says")
         return data
 
     def state(self) -> str:

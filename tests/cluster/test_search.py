@@ -92,7 +92,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     folder = tmp_path_factory.mktemp("data")
     settings = Settings(
         data_dir=folder,
-        server=ServerSettings(address="127.0.0.1:0", deadline_s=10.0),
+        server=ServerSettings(address="127.0.0.1:0", deadline_s=60.0),
         search=SearchSettings(max_probe_faces=4, stream_in_flight=3),
     )
     people = random_people(1500, seed=11)

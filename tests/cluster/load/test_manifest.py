@@ -142,7 +142,7 @@ def test_a_value_that_makes_no_sense_is_named_with_its_line_and_column(
 
 
 def test_a_bad_row_costs_itself_alone(tmp_path: Path) -> None:
-    path = csv_file(tmp_path, b"photo,record\na,A\nb\nc,C,x\nd,\xff\xfe\ne,E\n")
+    path = csv_file(tmp_path, b"photo,record\na,A\nb\nc,C,x\nd,D\xff\xfe\ne,E\n")
     found = rows(path)
     assert [row.line for row in found] == [2, 3, 4, 5, 6]
     assert [type(row) for row in found] == [Row, BadRow, BadRow, BadRow, Row]
