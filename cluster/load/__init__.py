@@ -1,0 +1,1 @@
+"""Bulk load: an archive of photos, exactly once, part by part."""
