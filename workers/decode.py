@@ -181,10 +181,11 @@ def check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
 
 def _jpeg_pixels(data: bytes, size: tuple[int, int]) -> UInt8:
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
+
+    from workers.vision_ops import decode_jpeg
 
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # torch wants writable memory
-    planes = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    planes = decode_jpeg(encoded)
     pixels: UInt8 = planes.permute(1, 2, 0).numpy()
     if pixels.shape != (size[1], size[0], 3):
         raise PhotoRejected(PhotoReason.CORRUPT, "the JPEG's headers contradict each other")

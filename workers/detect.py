@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor
-from torchvision.ops import nms
 
 from workers.mips import Group, crop_squares, group_by_size
 from workers.model import Detections
 from workers.mtcnn import ONET_SIZE, PNET_STRIDE, PNET_WINDOW, RNET_SIZE, MtcnnNets
+from workers.vision_ops import nms
 
 FACE_PX = 40  # what the smallest face measures when a photo is shrunk to the longest side allowed
 _SCALE_STEP = 0.709  # between the sizes of face P-net is shown: about half the area
