@@ -149,6 +149,7 @@ async def test_callers_that_left_cost_no_model_time(rig: Rig) -> None:
     await asyncio.sleep(0)
     decoded.cancel()
     queued.cancel()
+    await asyncio.gather(decoded, queued, return_exceptions=True)  # they have left
     rig.pipeline.gate.set()
     await asyncio.gather(first, stays)
     assert rig.pipeline.batches == [[b"first"], [b"stays"]]
