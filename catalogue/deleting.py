@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from catalogue import sql
+from catalogue import loads, sql
 from catalogue.checks import check_name, check_request
 from catalogue.engine import Revs
 from catalogue.enrolling import load_requests, log_change
@@ -70,9 +70,11 @@ def _deleted_before(connection: sa.Connection, record_id: str) -> WriteResult:
 
 
 def _take_apart(connection: sa.Connection, record_id: str) -> list[Item]:
-    """Remove the record's rows; its face rows, and those photos nothing refers to any more."""
+    """Remove the record's rows; its face rows, the outcome files that speak of it, and those photos that
+    nothing refers to any more."""
     face_ids = connection.execute(sa.select(faces.c.face_id).where(faces.c.record_id == record_id)).scalars()
     items = [Item(Store.GALLERY, record_id, face_id) for face_id in face_ids]
+    items += loads.outcomes_of(connection, record_id)
     held = connection.execute(
         sa.select(record_photos.c.agency, record_photos.c.sha256).where(
             record_photos.c.record_id == record_id

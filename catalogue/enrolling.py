@@ -8,10 +8,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from catalogue import rows, sql
+from catalogue import loads, rows, sql
 from catalogue.checks import check_attributes, check_note, check_request, check_write
 from catalogue.engine import Revs
 from catalogue.erasing import add_erasures, live_again, settle
+from catalogue.load_types import Lease
 from catalogue.plan import (
     FaceRef,
     Plan,
@@ -41,9 +42,13 @@ from homeward.types import Attributes
 _ATTRIBUTES = frozenset(field.name for field in fields(Attributes))
 
 
-def apply(revs: Revs, writes: Sequence[RecordWrite], now: datetime) -> list[WriteResult | HomewardError]:
+def apply(
+    revs: Revs, writes: Sequence[RecordWrite], now: datetime, lease: Lease | None = None
+) -> list[WriteResult | HomewardError]:
     """Write a batch inside one transaction; see `Catalogue.apply`."""
     connection = revs.connection
+    if lease is not None:
+        loads.check(connection, lease)
     results: list[WriteResult | HomewardError | None] = [None] * len(writes)
     checked: dict[int, str] = {}
     for at, write in enumerate(writes):

@@ -94,7 +94,7 @@ class Plan:
         faces_left = len(state.faces.keys() | new_faces.keys()) - len(gone)
         row = self._record_row(record_id, write, state, rev)
         row["searchable"] = faces_left > 0
-        row["unsearchable_reason"] = "" if faces_left else _why_unsearchable({**state.photos, **photo_rows})
+        row["unsearchable_reason"] = "" if faces_left else why_unsearchable({**state.photos, **photo_rows})
         result = answer(
             WriteResult(
                 record_id=record_id,
@@ -169,15 +169,20 @@ class Plan:
     @staticmethod
     def _photo_rows(record_id: str, write: RecordWrite, state: RecordState) -> dict[str, Values]:
         position = 1 + max((row["position"] for row in state.photos.values()), default=-1)
+        # Parts of a load arrive in any order: a photo's place follows from those that others brought.
+        others = [row["position"] for row in state.photos.values() if row["load"] != write.load]
+        start = 1 + max(others, default=-1)
         found: dict[str, Values] = {}
         for photo in write.photos:
             before = state.photos.get(photo.sha256)
             found[photo.sha256] = _photo_row(record_id, write, photo)
-            if before is None:
+            if photo.place is not None:
+                found[photo.sha256]["position"] = start + photo.place
+            elif before is not None:
+                found[photo.sha256]["position"] = before["position"]
+            else:
                 found[photo.sha256]["position"] = position
                 position += 1
-            else:
-                found[photo.sha256]["position"] = before["position"]
         return found
 
 
@@ -194,8 +199,8 @@ def _photo_row(record_id: str, write: RecordWrite, photo: PhotoWrite) -> Values:
     }
 
 
-def _why_unsearchable(photos: dict[str, Values]) -> str:
-    """The outcome of the latest photo that says why it gave no face row."""
+def why_unsearchable(photos: dict[str, Values]) -> str:
+    """The outcome of the latest of a record's photos (rows by sha256) that says why it gave no face row."""
     latest = sorted(photos.values(), key=lambda row: -row["position"])
     return next((str(row["outcome"]) for row in latest if row["outcome"] != ENROLLED), NO_PHOTO)
 

@@ -135,6 +135,7 @@ def photo_of(row: Row, faces: Iterable[StoredFace]) -> StoredPhoto:
         model_id=row["model_id"],
         load=row["load"],
         faces=tuple(sorted(faces, key=lambda face: (face.model_id, face.ordinal))),
+        place=row["position"],
     )
 
 

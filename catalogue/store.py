@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 from catalogue import deleting, enrolling, erasing, sql
 from catalogue.engine import Database
+from catalogue.ledger import LoadLedger
+from catalogue.load_types import Lease
 from catalogue.reader import CatalogueReader
 from catalogue.tables import intents, meta, requests
 from catalogue.types import Deletion, Item, RecordUpdate, RecordWrite, Store, WriteResult
@@ -60,18 +62,26 @@ class Catalogue(CatalogueReader):
             old = list(revs.connection.execute(query).scalars())
             return erasing.settle(revs.connection, old, (), self._clock.now())
 
-    def apply(self, writes: Sequence[RecordWrite]) -> list[WriteResult | HomewardError]:
+    @property
+    def loads(self) -> LoadLedger:
+        """The ledger of bulk loads."""
+        return LoadLedger(self._database, self._clock)
+
+    def apply(
+        self, writes: Sequence[RecordWrite], lease: Lease | None = None
+    ) -> list[WriteResult | HomewardError]:
         """Write a batch of enrolments in one transaction: results in the order of `writes`.
 
         Creates or updates each record: its attributes are replaced, each named photo replaces its
         face rows of that model, photos not named stay. An item that is refused (`InvalidInput`,
         `RecordDeleted`, `EtagMismatch`, `RequestIdReused`, `Conflict` with code INTENT_LAPSED) does
         not touch the others, and what its intent named becomes pending in `erase` unless a record
-        refers to it. So do face rows that are no more, which are in `removed_faces`."""
+        refers to it. So do face rows that are no more, which are in `removed_faces`. With a `lease` of a
+        load nothing is written unless it holds: `Conflict` (LEASE_LOST)."""
         if not writes:
             return []
         with self._database.committing() as revs:
-            return enrolling.apply(revs, writes, self._clock.now())
+            return enrolling.apply(revs, writes, self._clock.now(), lease)
 
     def update(self, change: RecordUpdate) -> WriteResult:
         """Change attributes and photo notes. `NotFound`, `RecordDeleted`, `EtagMismatch`."""

@@ -108,6 +108,7 @@ records = sa.Table(
     sa.Index(None, "agency", "gallery", "record_id"),
     sa.Index(None, "gallery", "record_id"),
     sa.Index(None, "searchable", "record_id"),
+    sa.Index(None, "load", "record_id"),
 )
 
 photos = sa.Table(
@@ -138,6 +139,7 @@ record_photos = sa.Table(
     sa.Column("load", sa.Text(), nullable=False),
     sa.ForeignKeyConstraint(["agency", "sha256"], ["photos.agency", "photos.sha256"]),
     sa.Index(None, "agency", "sha256"),
+    sa.Index(None, "load", "record_id"),
 )
 
 faces = sa.Table(
@@ -224,4 +226,43 @@ requests = sa.Table(
     sa.Column("at", UtcDateTime(), nullable=False),
     sa.Index(None, "record_id"),
     sa.Index(None, "at"),
+)
+
+loads = sa.Table(
+    "loads",
+    metadata,
+    sa.Column("name", sa.String(48), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    # Rises with each driver: what an earlier one has yet under way is refused.
+    sa.Column("fence", sa.BigInteger(), nullable=False),
+    sa.Column("holder", sa.Text(), nullable=False),
+    sa.Column("heartbeat_at", UtcDateTime()),
+    sa.Column("spec", sa.Text(), nullable=False),
+    sa.Column("parts", sa.Integer()),
+    sa.Column("photos", sa.BigInteger()),
+    sa.Column("model_id", sa.Text(), nullable=False),
+    sa.Column("dimension", sa.Integer(), nullable=False),
+    sa.Column("created_at", UtcDateTime(), nullable=False),
+    sa.Column("finished_at", UtcDateTime()),
+    sa.Column("message", sa.Text(), nullable=False),
+)
+
+load_parts = sa.Table(
+    "load_parts",
+    metadata,
+    sa.Column("load", sa.String(48), primary_key=True),
+    sa.Column("part", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("document", sa.Text(), nullable=False),
+    sa.Column("photos", sa.Integer(), nullable=False),
+    sa.Column("faces", sa.Integer(), nullable=False),
+    sa.Column("at", UtcDateTime(), nullable=False),
+)
+
+# Which outcome files speak of a record: they are rewritten when it is deleted.
+load_records = sa.Table(
+    "load_records",
+    metadata,
+    sa.Column("record_id", ID, primary_key=True),
+    sa.Column("load", sa.String(48), primary_key=True),
+    sa.Column("part", sa.Integer(), primary_key=True, autoincrement=False),
 )

@@ -18,16 +18,17 @@ class Store(StrEnum):
 
     GALLERY = "gallery"  # items are face ids
     PHOTOS = "photos"  # items are sha256 of an agency
+    OUTCOMES = "outcomes"  # items are record ids, in the documents of one part of a bulk load
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One face row of the gallery or one photo of an agency."""
+    """One face row of the gallery, one photo of an agency, or a record named in a part of a load."""
 
     store: Store
     record_id: str  # whose it is, or was
-    item: str  # face id, or sha256
-    agency: str = ""  # of a photo; empty for a face
+    item: str  # face id, sha256, or record id
+    agency: str = ""  # of a photo; empty for a face; load/part of an outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class PhotoWrite:
     outcome: str = ENROLLED  # or a reason code (homeward.errors.PhotoReason)
     faces_seen: int = 0  # detected, chosen or not
     faces: tuple[FaceWrite, ...] = ()
+    place: int | None = None  # among the photos of its load; None: after those that are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ class StoredPhoto:
     model_id: str
     load: str
     faces: tuple[StoredFace, ...]  # by model, then ordinal
+    place: int = 0  # among the record's photos, rising, with gaps
 
 
 @dataclass(frozen=True, slots=True)

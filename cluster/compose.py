@@ -19,6 +19,7 @@ from cluster.erasing import Eraser
 from cluster.follow import Follower
 from cluster.gallery_rows import GalleryRows
 from cluster.live import Live, ServerIndex, ShardedIndex, milvus_fallback
+from cluster.load.load_documents import LoadDocuments
 from cluster.ownership import own_data_dir
 from cluster.searchlog import SearchLog
 from cluster.self_check import SelfCheck
@@ -51,6 +52,7 @@ class Parts:
     catalogue: Catalogue
     photos: PhotoStore
     snapshots: Snapshots  # from which the index is loaded sooner than from the gallery
+    load_documents: LoadDocuments
     gallery: MilvusGallery
     index: Shard
     embedding: Embedding
@@ -77,7 +79,9 @@ class Parts:
             stale_s = self.settings.index.stale_s
             live = ShardedIndex(self.router, self.catalogue, rows, self.blocking, stale_s)
         object.__setattr__(self, "live", live)
-        eraser = Eraser(self.catalogue, self.photos, self.gallery, self.clock, self.snapshots)
+        eraser = Eraser(
+            self.catalogue, self.photos, self.gallery, self.clock, self.snapshots, loads=self.load_documents
+        )
         object.__setattr__(self, "eraser", eraser)
         check = SelfCheck(self.catalogue, self.gallery, model.model_id, self.settings.index, clock=self.clock)
         object.__setattr__(self, "self_check", check)
@@ -135,6 +139,7 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             scanning=scanning,
             putting=putting,
             router=router,
+            load_documents=LoadDocuments(open_document_store(settings.photos, settings.data_dir)),
             snapshots=await loop.run_in_executor(
                 blocking, open_snapshots, settings, catalogue, embedding.model_id, embedding.dimension
             ),

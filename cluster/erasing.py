@@ -7,6 +7,7 @@ once; what a store keeps in its files goes when they are rewritten, at the lates
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from datetime import datetime, timedelta
 from catalogue.store import Catalogue
 from catalogue.types import Item, Store
 from cluster.enrolment_types import StoreErasure
+from cluster.load.load_documents import LoadDocuments
 from cluster.snapshots import Snapshots
 from homeward.clock import Clock
 from homeward.errors import HomewardError
@@ -46,12 +48,20 @@ class Eraser:
         gallery: MilvusGallery,
         clock: Clock,
         snapshots: Snapshots,
+        *,
+        loads: LoadDocuments,
     ) -> None:
         self._catalogue = catalogue
         self._photos = photos
         self._gallery = gallery
         self._clock = clock
         self._snapshots = snapshots
+        self._loads = loads
+        self._delete = {
+            Store.GALLERY: self._delete_rows,
+            Store.PHOTOS: self._delete_photos,
+            Store.OUTCOMES: self._forget_outcomes,
+        }
 
     def sweep(self, *stores: Store, record_id: str | None = None) -> int:
         """Remove what must go from the stores (all of them by default); how many items went.
@@ -60,7 +70,7 @@ class Eraser:
         """
         gone = 0
         for store in stores or tuple(Store):
-            delete = self._delete_rows if store is Store.GALLERY else self._delete_photos
+            delete = self._delete[store]
             try:
                 if store is Store.GALLERY:
                     self._forget(record_id)
@@ -77,9 +87,11 @@ class Eraser:
         due = self.mark_due()
         self.sweep(record_id=record_id)
         photos_left = self._catalogue.pending_erasures(Store.PHOTOS, record_id, 1)
+        outcomes_left = self._catalogue.pending_erasures(Store.OUTCOMES, record_id, 1)
         return (
             StoreErasure("index", None),
             StoreErasure("photos", due if photos_left else None),
+            StoreErasure("outcomes", due if outcomes_left else None),
             # Rows are gone for every reader; the files of Milvus and the catalogue's write-ahead log
             # hold them until they are rewritten.
             StoreErasure("gallery", due),
@@ -108,6 +120,7 @@ class Eraser:
         try:
             self._photos.sweep(HALF_WRITTEN_S)
             done.append(self._pending(Store.PHOTOS))
+            done.append(self._pending(Store.OUTCOMES))
         except HomewardError as error:
             done.append(StoreErased("photos", False, error.message))
         try:
@@ -153,3 +166,12 @@ class Eraser:
     def _delete_photos(self, items: Sequence[Item]) -> None:
         for item in items:
             self._photos.delete(item.agency, item.item)
+
+    def _forget_outcomes(self, items: Sequence[Item]) -> None:
+        """Take records out of what is kept of the loads that brought or named them."""
+        by_part: defaultdict[str, set[str]] = defaultdict(set)
+        for item in items:
+            by_part[item.agency].add(item.item)
+        for where, records in by_part.items():
+            load, _, part = where.rpartition("/")
+            self._loads.forget(load, int(part), frozenset(records))

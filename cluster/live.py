@@ -33,10 +33,8 @@ _PUSH_S = 0.8  # a shard that takes longer is waited out: it refuses soon
 _logger = logging.getLogger(__name__)
 
 
-class Live(Protocol):
-    """What of an index the services use. `catch_up` and `search_batch` block; the others are for the loop."""
-
-    scans_elsewhere: bool  # other processes scan: several batches can be on their way
+class Followed(Protocol):
+    """What of an index a writer uses. Both block."""
 
     def check_loaded(self) -> None:
         """Raise `Unavailable` (INDEX_LOADING) while it cannot answer."""
@@ -45,6 +43,12 @@ class Live(Protocol):
     def catch_up(self, own: Sequence[Pushed] = ()) -> int:
         """Have all committed changes in every answer begun after the return; the rev reached."""
         ...
+
+
+class Live(Followed, Protocol):
+    """What of an index the services use. `catch_up` and `search_batch` block; the others are for the loop."""
+
+    scans_elsewhere: bool  # other processes scan: several batches can be on their way
 
     def search_batch(self, queries: Sequence[Query]) -> list[CandidateList]:
         """The certified lists, in order, of queries that were checked."""
@@ -57,6 +61,17 @@ class Live(Protocol):
     async def reach(self, rev: int, wait_s: float) -> int:
         """Wait until answers contain the changes up to `rev`, at most `wait_s` seconds; the rev they do."""
         ...
+
+
+class NoIndex:
+    """`Followed` of a process that commits and answers no search: those that do follow the change log."""
+
+    def check_loaded(self) -> None:
+        """See `Followed`: there is nothing to load."""
+
+    def catch_up(self, own: Sequence[Pushed] = ()) -> int:  # noqa: ARG002 - the protocol's
+        """Nobody is told; the rev is not looked up either."""
+        return 0
 
 
 class ServerIndex:

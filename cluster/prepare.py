@@ -17,7 +17,8 @@ from homeward.ids import face_id, photo_sha256
 from homeward.types import Face, PhotoFaces, PhotoNote
 from workers.embedding import Embedding
 
-_NOT_KEPT = frozenset(
+# Bytes that are no photograph, under any limits: they are not kept.
+NOT_KEPT = frozenset(
     {
         PhotoReason.EMPTY,
         PhotoReason.TOO_MANY_BYTES,
@@ -89,7 +90,7 @@ async def prepare(uploads: Sequence[Upload], record_id: str, embedding: Embeddin
         upload, result = uploads[position], results[sha256]
         outcome = _outcome(sha256, upload.note, result)
         outcomes[sha256] = outcome
-        if not isinstance(result, PhotoRejected) or result.reason not in _NOT_KEPT:
+        if not isinstance(result, PhotoRejected) or result.reason not in NOT_KEPT:
             seen = None if isinstance(result, Exception) else result
             write = _write(outcome, upload, seen, record_id, embedding.model_id)
             kept.append((write, upload.content, outcome.chosen))
@@ -136,17 +137,22 @@ def _write(
         note=upload.note,
         outcome=outcome.code,
         faces_seen=len(outcome.seen),
-        faces=tuple(
-            FaceWrite(
-                face_id=face_id(record_id, outcome.sha256, model_id, face.ordinal),
-                ordinal=face.ordinal,
-                box=face.box,
-                landmarks=face.landmarks,
-                detector_score=face.detector_score,
-                quality=face.quality,
-            )
-            for face in outcome.chosen
-        )
+        faces=face_writes(record_id, outcome.sha256, model_id, outcome.chosen)
         if outcome.code == ENROLLED
         else (),
+    )
+
+
+def face_writes(record_id: str, sha256: str, model_id: str, faces: Sequence[Face]) -> tuple[FaceWrite, ...]:
+    """The face rows of one photo under one record, for the catalogue."""
+    return tuple(
+        FaceWrite(
+            face_id=face_id(record_id, sha256, model_id, face.ordinal),
+            ordinal=face.ordinal,
+            box=face.box,
+            landmarks=face.landmarks,
+            detector_score=face.detector_score,
+            quality=face.quality,
+        )
+        for face in faces
     )

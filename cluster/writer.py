@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass, replace
 
+from catalogue.load_types import Lease
 from catalogue.store import Catalogue
 from catalogue.types import Item, RecordWrite, Store, StoredRecord, WriteResult
 from cluster.erasing import Eraser
 from cluster.gallery_rows import GalleryRows
-from cluster.live import Live
+from cluster.live import Followed
 from cluster.rows import face_row
 from homeward.errors import HomewardError, InvalidInput
 from homeward.ids import record_id
@@ -55,11 +56,13 @@ class Writer:
         catalogue: Catalogue,
         photos: PhotoStore,
         gallery: MilvusGallery,
-        live: Live,
+        live: Followed,
         gallery_rows: GalleryRows,
         eraser: Eraser,
         executor: Executor,
+        lease: Lease | None = None,
     ) -> None:
+        """`lease`: of a bulk load, without which nothing is committed."""
         self._catalogue = catalogue
         self._photos = photos
         self._gallery = gallery
@@ -67,6 +70,7 @@ class Writer:
         self._gallery_rows = gallery_rows
         self._eraser = eraser
         self._executor = executor
+        self._lease = lease
 
     def write(self, jobs: Sequence[Job]) -> list[Committed | Exception]:
         """One result per job, in order: what was committed, or why it was not.
@@ -139,7 +143,8 @@ class Writer:
                 put.result()
             self._gallery.upsert([row for own in rows for row in own])
             return self._catalogue.apply(
-                [replace(job.write, intent=intent) for job, intent in zip(jobs, intents, strict=False)]
+                [replace(job.write, intent=intent) for job, intent in zip(jobs, intents, strict=False)],
+                self._lease,
             )
         except BaseException:
             self._give_up({record_id(job.write.key) for job in jobs}, intents)

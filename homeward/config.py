@@ -163,6 +163,39 @@ class EnrolSettings(_Section):
     queue_max: int = Field(1024, ge=1)
 
 
+class LoadSettings(_Section):
+    """Bulk loads: `homeward load`."""
+
+    where: str = Field(
+        "auto",
+        pattern="^(auto|here|ray)$",
+        description="here: in the command's own process; ray: actors on a Ray cluster; auto: on Ray where "
+        "catalogue, photos and gallery are servers",
+    )
+    ray: str = Field("", description="address of the Ray cluster; empty: one of the command's own")
+    actors: int = Field(0, ge=0, description="loaders on the cluster; 0: one per GPU, or per machine")
+    object_store_bytes: int = Field(
+        128 * MIB,
+        ge=80 * MIB,
+        description="shared memory of a Ray of the command's own; photos do not pass it",
+    )
+    part_photos: int = Field(256, ge=1, le=256, description="photos that are committed as one")
+    part_bytes: int = Field(64 * MIB, ge=MIB, le=256 * MIB, description="and their bytes")
+    patience_s: float = Field(
+        300.0, ge=0, description="how long stores that do not answer are waited for before a load stops"
+    )
+    lapse_s: float = Field(
+        20.0, ge=2, description="a driver that has said nothing for so long may be taken for dead"
+    )
+    thumbnails: int = Field(500, ge=0, description="photos shown in a report; all are in its tables")
+    s3_access_key: SecretStr | None = Field(
+        None, description="for sources in S3; empty: as for the photo store"
+    )
+    s3_secret_key: SecretStr | None = None
+    s3_region: str = "us-east-1"
+    s3_secure: bool = Field(True, description="https; false only for a test server on loopback")
+
+
 class Settings(BaseSettings):
     """All of it. `Settings.load` is the one way to get it."""
 
@@ -182,6 +215,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
     enrol: EnrolSettings = EnrolSettings()
+    loads: LoadSettings = LoadSettings()
 
     @classmethod
     def settings_customise_sources(

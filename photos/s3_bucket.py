@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from xml.etree.ElementTree import ParseError
 
-import certifi
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED
-from minio.credentials.providers import (
-    AWSConfigProvider,
-    ChainedProvider,
-    EnvAWSProvider,
-    EnvMinioProvider,
-    Provider,
-    StaticProvider,
-)
 from minio.error import MinioException, S3Error
+from minio.helpers import check_bucket_name
 from minio.versioningconfig import SUSPENDED
 
 from homeward.config import PhotoStoreSettings
 from homeward.errors import HomewardError, InvalidInput, StoreUnavailable
+from photos.s3_client import Called, open_client
 
+REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion", "ResourceNotFound"})
-_REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
-_CONNECT_S, _READ_S = 5.0, 30.0
-_RETRIES = 3
-_CONNECTIONS = 32
 _PART_MIN = 5 * 1024 * 1024  # what S3 asks of a part
 _PAGE = 1000  # entries of a listing
+_PHOTOS = Called()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,47 +32,56 @@ class Entry:
 
     key: str  # below the bucket's prefix
     folder: bool
+    size: int = 0
+    etag: str = ""  # without its quotes
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first bytes of an object, and what its server says of the whole."""
+
+    data: bytes
+    size: int
+    etag: str
 
 
 def open_bucket(settings: PhotoStoreSettings, endpoint: str, name: str, prefix: str) -> S3Bucket:
     """Connect to `endpoint` (host[:port]) and make sure of the bucket, creating it if it is missing.
 
-    Keys come from the settings; without them from AWS_* or MINIO_* in the environment or from the
-    AWS credentials file. Raises `InvalidInput` (CONFIG_INVALID) for names that S3 cannot have and
-    `StoreUnavailable` if the endpoint does not answer or refuses us.
+    Raises what `connect` raises, and `StoreUnavailable` if the endpoint does not answer or refuses us.
     """
-    retry = urllib3.Retry(total=_RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
-    http = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
-        maxsize=_CONNECTIONS,
-        retries=retry,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
-    )
-    try:
-        client = Minio(
-            endpoint,
-            secure=settings.secure,
-            region=settings.region,
-            credentials=_credentials(settings),
-            http_client=http,
-        )
-    except ValueError as error:
-        raise InvalidInput(
-            f"the S3 endpoint of photos.uri is wrong: {error}", code="CONFIG_INVALID", field="photos.uri"
-        ) from error
-    bucket = S3Bucket(client, name, prefix)
+    bucket = connect(settings, endpoint, name, prefix)
     bucket.ensure(settings.region)
     return bucket
+
+
+def connect(
+    settings: PhotoStoreSettings, endpoint: str, name: str, prefix: str, called: Called = _PHOTOS
+) -> S3Bucket:
+    """The bucket at `endpoint`, which is not asked anything yet. Keys: see `open_client`.
+
+    Raises `InvalidInput` (CONFIG_INVALID) for names that S3 cannot have, and without keys.
+    """
+    client = open_client(settings, endpoint, called)
+    try:
+        check_bucket_name(name)
+    except ValueError as error:
+        raise InvalidInput(
+            f"the bucket of {called.uri} has no valid name: {error}",
+            code="CONFIG_INVALID",
+            field=called.field,
+        ) from error
+    return S3Bucket(client, name, prefix, called)
 
 
 class S3Bucket:
     """The objects of one bucket below one prefix. Keys are given without it."""
 
-    def __init__(self, client: Minio, name: str, prefix: str = "") -> None:
+    def __init__(self, client: Minio, name: str, prefix: str = "", called: Called = _PHOTOS) -> None:
         self._client = client
         self._name = name
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._called = called
         self._versioned = False
 
     def ensure(self, region: str) -> None:
@@ -138,6 +137,25 @@ class S3Bucket:
                 response.release_conn()
         return data if limit is None else data[:limit]
 
+    def start(self, key: str, most: int) -> Start | None:
+        """The object's first `most` bytes as they are stored; None if there is no object."""
+        with self.mapped():
+            try:
+                response = self._client.get_object(self._name, self._prefix + key)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    return None
+                raise
+            try:
+                data: bytes = response.read(most, decode_content=False)
+            finally:
+                response.close()
+                response.release_conn()
+            size = int(response.headers.get("Content-Length", len(data)))
+            if len(data) < min(size, most):
+                raise ConnectionError("the answer ended before the object did")
+        return Start(data, size, _bare(response.headers.get("ETag")))
+
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         with self.mapped():
@@ -175,18 +193,22 @@ class S3Bucket:
                 start_after=None if after is None else self._prefix + after,
                 extra_query_params={"max-keys": str(min(page, _PAGE))},
             ):
-                yield Entry(str(item.object_name)[len(self._prefix) :], item.is_dir)
+                key = str(item.object_name)[len(self._prefix) :]
+                yield Entry(key, item.is_dir, item.size or 0, _bare(item.etag))
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
-        """Turns the SDK's errors into `StoreUnavailable`."""
+        """Turns the SDK's errors into `StoreUnavailable`; `answer` of its details is the server's code."""
         try:
             yield
         except HomewardError:
             raise
         except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, ParseError) as error:
+            code = error.code if isinstance(error, S3Error) else None
             raise StoreUnavailable(
-                f"the photo bucket {self._name!r} cannot be used: {_advice(error)}", store="photos"
+                f"the {self._called.bucket} {self._name!r} cannot be used: {_advice(error, self._called)}",
+                store=self._called.store,
+                **({"answer": code} if code else {}),
             ) from error
 
     def _remove_versions(self, key: str, *, folder: bool, superseded: bool) -> int:
@@ -205,38 +227,23 @@ class S3Bucket:
         return len(found)
 
 
-def _advice(error: Exception) -> str:
+def _bare(etag: str | None) -> str:
+    return (etag or "").removeprefix("W/").strip('"')
+
+
+def _advice(error: Exception, called: Called) -> str:
     if isinstance(error, S3Error):
-        if error.code in _REFUSED:
+        if error.code in REFUSED:
             return (
-                f"the server refused us ({error.code}); check HOMEWARD_PHOTOS__ACCESS_KEY and "
-                "HOMEWARD_PHOTOS__SECRET_KEY, and that the key may list, read, write and delete there"
+                f"the server refused us ({error.code}); check {called.variable('access_key')} and "
+                f"{called.variable('secret_key')}, and that the key may {called.rights} there"
             )
         if error.code == "NoSuchBucket":
             return "it is gone; create it again or restore it"
         return f"the server answered {error.code}; try again, and look at the server if it stays so"
     if isinstance(error, urllib3.exceptions.HTTPError | OSError):
         return (
-            "the server does not answer; check photos.uri, photos.secure (https or not), its "
-            "certificate and that it runs"
+            f"the server does not answer; check {called.uri}, {called.setting('secure')} (https or not), "
+            "its certificate and that it runs"
         )
-    return f"{type(error).__name__} from the server's answer; check that photos.uri is an S3 endpoint"
-
-
-def _credentials(settings: PhotoStoreSettings) -> Provider:
-    if (settings.access_key is None) != (settings.secret_key is None):
-        raise InvalidInput(
-            "photos.access_key and photos.secret_key come together", code="CONFIG_INVALID", field="photos"
-        )
-    if settings.access_key is not None and settings.secret_key is not None:
-        return StaticProvider(settings.access_key.get_secret_value(), settings.secret_key.get_secret_value())
-    chain = ChainedProvider([EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider()])
-    try:
-        chain.retrieve()
-    except (MinioException, ValueError, OSError) as error:
-        raise InvalidInput(
-            "there are no S3 keys: set HOMEWARD_PHOTOS__ACCESS_KEY and HOMEWARD_PHOTOS__SECRET_KEY",
-            code="CONFIG_INVALID",
-            field="photos.access_key",
-        ) from error
-    return chain
+    return f"{type(error).__name__} from the server's answer; check that {called.uri} is an S3 endpoint"

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from homeward.config import Settings, WorkerSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from homeward.types import UInt8
+    from workers.bulk import BulkEmbedding
     from workers.embedding import Embedding
     from workers.local import LocalEmbedding
     from workers.model import FaceModel
@@ -88,3 +92,18 @@ def local_embedding(pipeline: Pipeline, pool: DecodePool, settings: WorkerSettin
 
     cores = set_threads(settings.threads) if pipeline.device == "cpu" else 1
     return LocalEmbedding(pipeline, pool, settings, cores=cores, use_cores=set_threads)
+
+
+def open_bulk(settings: Settings, hash_picture: Callable[[UInt8], bytes]) -> BulkEmbedding:
+    """The model in this process for a bulk load. Raises what `open_model` raises. Close it."""
+    from workers.bulk import BulkEmbedding, lanes_of
+    from workers.device import set_threads
+
+    pool = open_decoder(settings.workers)
+    try:
+        pipeline = open_pipeline(settings)
+    except BaseException:
+        pool.close()
+        raise
+    lanes = lanes_of(pipeline.device, settings.workers.threads)
+    return BulkEmbedding(pipeline, pool, lanes=lanes, use_threads=set_threads, hash_picture=hash_picture)

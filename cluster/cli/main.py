@@ -12,6 +12,7 @@ import typer
 from cluster.cli import enrol, operate, records, search
 from cluster.cli.exits import exit_code, tell
 from cluster.cli.index import index_app
+from cluster.cli.load import load_app
 from cluster.cli.models import models_app
 from cluster.cli.state import State, configure, state
 from cluster.cli.workers import workers_app
@@ -72,6 +73,7 @@ app.command()(records.delete)
 app.command()(operate.erase)
 app.command()(operate.status)
 app.command()(operate.doctor)
+app.add_typer(load_app, name="load")
 app.add_typer(models_app, name="models")
 app.add_typer(workers_app, name="workers")
 app.add_typer(index_app, name="index")

@@ -38,7 +38,7 @@ COLUMNS: Mapping[str, str] = {
     "face": "whose face it is: sole (the default), central, composite, or a number from 0 on",
     "photo_provenance": "where the photo comes from",
 }
-_REQUIRED = ("photo", "record")
+REQUIRED = ("photo", "record")
 _PHOTO_CHARS = 4096
 _NAMES: Mapping[str, FaceChoice] = {
     "": FaceChoice.SOLE,
@@ -124,7 +124,7 @@ def open_manifest(path: Path) -> Manifest:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _invalid(path, f"it cannot be read: {why}") from error
     columns = list(table.columns)
-    missing = [name for name in _REQUIRED if name not in columns]
+    missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise _invalid(
             path,

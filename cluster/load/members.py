@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     DAMAGED = "MEMBER_DAMAGED"
     MISSING = "MEMBER_MISSING"
     CHANGED = "MEMBER_CHANGED"
+    WITHHELD = "MEMBER_WITHHELD"  # the store has it and does not give it
     REST_LOST = "ARCHIVE_DAMAGED"  # what came behind this place of the archive is not known
 
 
@@ -58,6 +59,7 @@ class Member:
     checksum: int = 0  # as the archive has it; 0: none
     refusal: Refusal | None = None  # it is not read
     why: str = ""
+    version: str = ""  # what tells it from another of its name and size; empty: nothing does
 
     @property
     def shown(self) -> str:
@@ -77,12 +79,12 @@ class Source(Protocol):
 
     def members(self) -> Iterator[Member]:
         """All files, in an order that depends on the source alone. Raises `InvalidInput`
-        (SOURCE_UNREADABLE) when it cannot be listed at all."""
+        (SOURCE_UNREADABLE) when it cannot be listed at all, `StoreUnavailable` when it does not answer."""
         ...
 
     def read(self, member: Member, most: int) -> bytes:
         """The member's bytes; of one of more than `most` bytes that many and one more, which is enough to
-        refuse it. Raises `MemberRefused`."""
+        refuse it. Raises `MemberRefused`, and `StoreUnavailable` when the source does not answer."""
         ...
 
     def state(self) -> str:

@@ -1,4 +1,4 @@
-"""Which kind of source a path names."""
+"""Which kind of source a path or a URI names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from cluster.load.folder_source import FolderSource
 from cluster.load.members import Source, unreadable
 from cluster.load.tar_source import TarSource
 from cluster.load.zip_source import ZipSource
+from homeward.config import LoadSettings, PhotoStoreSettings, Settings
 
 
-def open_source(path: Path) -> Source:
-    """The source at a path: a folder, else a zip or tar file by its content, whatever its name ends with.
+def open_source(place: Path | str, settings: Settings | None = None) -> Source:
+    """The source at a path, or at s3://host:port/bucket/prefix or s3://bucket/prefix (`settings` say how S3
+    is reached). At a path is a folder, else a zip or tar file by its content, whatever its name ends with.
 
     Raises `InvalidInput` (SOURCE_UNREADABLE) for what is none of these.
     """
+    if isinstance(place, str) and place.lower().startswith("s3://"):
+        from cluster.load.s3_source import S3Source
+
+        if settings is None:
+            return S3Source(place, LoadSettings(), PhotoStoreSettings())
+        return S3Source(place, settings.loads, settings.photos)
+    path = Path(place)
     if path.is_dir():
         return FolderSource(path)
     if not path.is_file():

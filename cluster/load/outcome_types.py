@@ -37,7 +37,7 @@ class PhotoOutcome:
     line: int = 0  # of the manifest; 0: none
     source: int = 0  # which of the load's sources, from 0 on
     sha256: str = ""  # of the bytes; empty where they could not be read
-    bytes: int = 0
+    size: int = 0  # bytes
     width: int = 0  # pixels of the upright photo; 0 when it could not be decoded
     height: int = 0
     faces_seen: int = 0

@@ -79,7 +79,8 @@ def write_part(part: Part) -> bytes:
         }
         for photo in part.photos
     ]
-    return json.dumps({"format": _FORMAT, "number": part.number, "photos": photos}).encode("ascii")
+    header = {"format": _FORMAT, "number": part.number, "agency": part.agency, "gallery": part.gallery}
+    return json.dumps({**header, "photos": photos}).encode("ascii")
 
 
 def read_part(document: bytes) -> Part:
@@ -87,7 +88,8 @@ def read_part(document: bytes) -> Part:
     try:
         found = json.loads(document)
         if found["format"] == _FORMAT:
-            return Part(int(found["number"]), tuple(map(_photo, found["photos"])))
+            photos = tuple(map(_photo, found["photos"]))
+            return Part(int(found["number"]), photos, str(found["agency"]), str(found["gallery"]))
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"this is no part of a load: {error}", code="LOAD_PART_INVALID") from error
     raise Corrupt("this part of a load was written by another version", code="LOAD_PART_INVALID")

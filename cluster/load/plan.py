@@ -30,7 +30,7 @@ _NOTE = TypeAdapter(PhotoNote)
 _TABLES = """
 create table members (
     number integer primary key, source integer, name blob, size integer, offset integer, packed integer,
-    method integer, checksum integer, refusal text, why text
+    method integer, checksum integer, refusal text, why text, version text
 );
 create table rows (
     line integer primary key, name blob, reference text, note text, code text, why text
@@ -65,7 +65,7 @@ class Plan:
 
     def make(self, sources: Sequence[Source], manifest: Manifest | None) -> None:
         """List the opened sources, read the manifest, and settle what becomes of each photo. Once."""
-        columns = ",".join("?" * 10)
+        columns = ",".join("?" * 11)
         self._db.executemany(f"insert into members values ({columns})", _listed(sources))  # noqa: S608
         if manifest is None:
             self._db.executescript(_INDICES)
@@ -82,7 +82,7 @@ class Plan:
         found = self._db.execute(
             "select planned.number, planned.name, planned.reference, planned.line, planned.code, planned.why,"
             " records.attributes, rows.note, source, size, offset, packed, method, checksum, refusal,"
-            " members.why from planned"
+            " members.why, version from planned"
             " left join members on members.number = planned.member"
             " left join rows on rows.line = planned.line"
             " left join records on records.reference = planned.reference"
@@ -184,12 +184,13 @@ def _listed(sources: Sequence[Source]) -> Iterator[tuple[object, ...]]:
                 one.checksum,
                 one.refusal or "",
                 one.why,
+                one.version,
             )
             number += 1
 
 
 def _photo(row: Sequence[Any]) -> PlannedPhoto:
-    number, name, reference, line, code, why, attributes, note, source, *place, refusal, member_why = row
+    number, name, reference, line, code, why, attributes, note, source, *place, refusal, wrong, version = row
     size, offset, packed, method, checksum = (value or 0 for value in place)
     return PlannedPhoto(
         number=number - 1,
@@ -202,7 +203,8 @@ def _photo(row: Sequence[Any]) -> PlannedPhoto:
             method,
             checksum,
             Refusal(refusal) if refusal else None,
-            member_why or "",
+            wrong or "",
+            version or "",
         ),
         reference=reference,
         line=line,

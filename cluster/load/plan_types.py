@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cluster.load.members import Member
-from homeward.types import Attributes, PhotoNote
+from homeward.types import Attributes, PhotoNote, RecordKey
 
 
 class Unplanned(StrEnum):
@@ -41,6 +41,12 @@ class Part:
 
     number: int  # from 0 on
     photos: tuple[PlannedPhoto, ...]  # all of a record side by side
+    agency: str = ""  # whose records they are
+    gallery: str = ""
+
+    def key(self, reference: str) -> RecordKey:
+        """Of a record that the part names."""
+        return RecordKey(self.agency, self.gallery, reference)
 
 
 @dataclass(frozen=True, slots=True)

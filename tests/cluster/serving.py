@@ -9,6 +9,7 @@ from typing import cast
 
 from catalogue.open import open_catalogue
 from cluster.compose import Parts, open_snapshots
+from cluster.load.load_documents import LoadDocuments
 from cluster.searchlog import SearchLog
 from cluster.server import OpenParts
 from homeward.clock import SystemClock
@@ -19,7 +20,7 @@ from index.columns import Columns
 from index.gallery import MilvusGallery
 from index.open import open_gallery
 from index.shard import Shard
-from photos.open import open_photo_store
+from photos.open import open_document_store, open_photo_store
 from tests.cluster.fakes import FakeEmbedding
 
 CASE = search_pb2.SearchContext(case_reference="case-1", purpose="identification", requester="officer 7")
@@ -71,6 +72,7 @@ def opening(
                 catalogue=catalogue,
                 photos=open_photo_store(settings.photos, settings.data_dir),
                 snapshots=open_snapshots(settings, catalogue, model.model_id, model.dimension),
+                load_documents=LoadDocuments(open_document_store(settings.photos, settings.data_dir)),
                 gallery=gallery,
                 index=Shard(model.dimension),
                 embedding=model,

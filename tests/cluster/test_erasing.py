@@ -48,6 +48,7 @@ async def test_after_erase_no_byte_of_a_deleted_child_is_in_any_file(tmp_path: P
         erased = await client.operations.Erase(ERASE)
         assert {one.store: one.erased for one in erased.stores} == {
             "photos": True,
+            "outcomes": True,
             "snapshots": True,
             "gallery": True,
             "catalogue": True,

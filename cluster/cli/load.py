@@ -1,0 +1,291 @@
+"""`homeward load`: an archive of photos, exactly once. The command drives; loaders do the work."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cluster.cli.exits import Exit, command
+from cluster.cli.output import console, print_json
+from cluster.cli.state import state
+from homeward.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from catalogue.load_types import Load
+    from catalogue.store import Catalogue
+    from cluster.load.drive import Driver, Ended
+    from cluster.load.load_documents import LoadDocuments
+    from cluster.load.progress import Display
+    from cluster.load.spec import LoadSpec
+
+load_app = typer.Typer(
+    help="Load an archive of photos in bulk: folders, tar or zip files, S3 prefixes, with a table that says "
+    "who is who. Every photo is accounted for, and nothing is lost or doubled whatever dies meanwhile.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="The load's name: a-z, 0-9, - and _, at most 40 characters.")]
+
+
+@load_app.command("start")
+@command
+async def start(
+    name: Name,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, tar or zip files, s3://bucket/prefix. Without --manifest each photo's "
+            "folder names its record."
+        ),
+    ],
+    agency: Annotated[str, typer.Option(help="Whose records these are.")],
+    gallery: Annotated[str, typer.Option(help="missing, found, or a name of the agency's own.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet: one row per photo, columns photo, record, born, sex, event, ... "
+            "(homeward load columns)."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count, check, try some photos, estimate; write nothing.")
+    ] = False,
+    reinstate: Annotated[
+        bool,
+        typer.Option("--reinstate", help="Bring back records that were deleted. Else they stay deleted."),
+    ] = False,
+) -> Exit | None:
+    """Start a load and stay with it to its end. Ctrl-C stops it in order; `resume` goes on."""
+    from catalogue.checks import check_key
+    from catalogue.load_types import check_load_name
+    from cluster.load.planning import absolute
+    from cluster.load.spec import LoadSpec
+    from homeward.types import RecordKey
+
+    _check_here()
+    settings = state().settings
+    check_load_name(name)
+    check_key(RecordKey(agency, gallery, "any"))
+    spec = LoadSpec(
+        agency=agency,
+        gallery=gallery,
+        sources=tuple(absolute(source) for source in sources),
+        manifest=str(manifest.absolute()) if manifest else "",
+        part_photos=settings.loads.part_photos,
+        part_bytes=settings.loads.part_bytes,
+        reinstate=reinstate,
+    )
+    if dry_run:
+        return _try(spec)
+    with _driver() as (driver, _, _), _display() as display:
+        return _ended(driver.start(name, spec, display), display)
+
+
+@load_app.command("resume")
+@command
+async def resume(name: Name) -> Exit | None:
+    """Go on with a load where it was: what is committed is not looked at again."""
+    _check_here()
+    with _driver() as (driver, _, _), _display() as display:
+        return _ended(driver.resume(name, display, _tell), display)
+
+
+@load_app.command("status")
+@command
+async def status(
+    name: Annotated[str | None, typer.Argument(help="One load; without a name all of them.")] = None,
+) -> Exit | None:
+    """Say how far loads are. Reads the catalogue of the settings here; disturbs nobody."""
+    _check_here()
+    with _stores() as (catalogue, _):
+        ledger = catalogue.loads
+        found = ledger.all() if name is None else [ledger.get(name)]
+        rows = [(load, *ledger.sums(load.name)) for load in found]
+    if state().as_json:
+        for load, parts, photos, faces in rows:
+            print_json(_as_json(load, parts, photos, faces))
+        return None
+    if not rows:
+        console().print("no load was started yet: homeward load start --help")
+        return None
+    table = Table(header_style="dim")
+    for column in ("load", "state", "photos", "parts", "faces", "started", "driven by", ""):
+        table.add_column(column, overflow="fold")
+    for load, parts, photos, faces in rows:
+        table.add_row(
+            Text(load.name),
+            Text(load.state),
+            _of(photos, load.photos),
+            _of(parts, load.parts),
+            f"{faces:,}",
+            f"{load.created_at:%Y-%m-%d %H:%M}",
+            Text(load.holder),
+            Text(load.message, "yellow"),
+        )
+    console().print(table)
+    return None
+
+
+@load_app.command("cancel")
+@command
+async def cancel(name: Name) -> Exit | None:
+    """Take a load from whoever drives it. What was committed stays; resume goes on with it, undo takes it
+    back."""
+    _check_here()
+    with _stores() as (catalogue, _):
+        load = catalogue.loads.cancel(name)
+    if state().as_json:
+        print_json({"load": name, "state": load.state})
+    else:
+        console().print(f"{name} is cancelled; its driver stops by itself")
+    return None
+
+
+@load_app.command("undo")
+@command
+async def undo(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> Exit | None:
+    """Take back exactly what a load brought: records, photos, faces. What others added to its records stays.
+    Its outcome files stay too: they say what was loaded."""
+    from cluster.load.undo import undo as take_back
+
+    _check_here()
+    if not yes and not typer.confirm(f"Take back everything that load {name} brought?"):
+        raise InvalidInput("nothing was undone", code="NOT_CONFIRMED")
+    with _driver() as (driver, catalogue, documents):
+        taken = take_back(name, state().settings, driver, catalogue, documents, tell=_tell)
+    if state().as_json:
+        print_json({"load": name, "state": taken.load.state, "records": taken.records})
+    else:
+        console().print(f"{name} is undone: {taken.records:,} records taken back or left as they were before")
+    return None
+
+
+@load_app.command("columns")
+@command
+async def columns() -> Exit | None:
+    """Say which columns a manifest may have, and what each of them says."""
+    from cluster.load.manifest import COLUMNS, REQUIRED
+
+    if state().as_json:
+        print_json({"columns": dict(COLUMNS), "required": list(REQUIRED)})
+        return None
+    table = Table(header_style="dim")
+    table.add_column("column", no_wrap=True)
+    table.add_column("says", overflow="fold")
+    for column, says in COLUMNS.items():
+        table.add_row(Text(column, "bold" if column in REQUIRED else ""), Text(says))
+    console().print(table)
+    console().print(f"{' and '.join(REQUIRED)} are required; other columns are named and not read.")
+    return None
+
+
+def _try(spec: LoadSpec) -> Exit | None:
+    from cluster.cli.load_output import print_look
+    from cluster.load.dry_run import try_load
+
+    settings = state().settings
+    found = try_load(spec, settings)
+    if state().as_json:
+        print_json(found.as_json())
+    else:
+        print_look(found)
+    return Exit.PARTIAL if found.look.totals.left_out else None
+
+
+def _ended(ended: Ended, display: Display) -> Exit | None:
+    """The last word, and the exit code: photos that were rejected are for a person to look at."""
+    left = sum(ended.progress.counters.rejected.values())
+    name = ended.load.name
+    said = f"{name} is done: {ended.progress.photos_done:,} photos accounted for"
+    display.close(ended.progress, f"{said}; homeward load report {name} says what became of each")
+    return Exit.PARTIAL if left else None
+
+
+def _check_here() -> None:
+    """Loads are driven from here, over the stores: no server is asked, so naming one is a mistake."""
+    if state().server is not None:
+        raise InvalidInput(
+            "load commands use the stores, not a server: leave --server away, and name the stores by "
+            "--config, HOMEWARD_* variables or --data-dir",
+            code="SERVER_NOT_ASKED",
+            field="server",
+        )
+
+
+@contextmanager
+def _driver() -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
+    """A driver that the first Ctrl-C or SIGTERM stops in order; the second ends the process."""
+    from cluster.load.drive import open_driver
+
+    with open_driver(state().settings) as opened:
+        asked = False
+
+        def stop(_number: int, _frame: object) -> None:
+            nonlocal asked
+            if asked:
+                raise KeyboardInterrupt
+            asked = True
+            _tell("stopping; what is under way is left, and done again by resume (again: stop at once)")
+            opened[0].stop()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield opened
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _stores() -> Iterator[tuple[Catalogue, LoadDocuments]]:
+    from cluster.load.drive import open_stores
+
+    with open_stores(state().settings) as opened:
+        yield opened
+
+
+@contextmanager
+def _display() -> Iterator[Display]:
+    from cluster.load.progress import end_display, open_display
+
+    display = open_display(state().as_json, sys.stderr.isatty())
+    try:
+        yield display
+    finally:
+        end_display(display)
+
+
+def _tell(said: str) -> None:
+    Console(stderr=True, highlight=False).print(said, markup=False)
+
+
+def _of(done: int, of: int | None) -> str:
+    return f"{done:,} of {of:,}" if of is not None else f"{done:,}"
+
+
+def _as_json(load: Load, parts: int, photos: int, faces: int) -> dict[str, Any]:
+    return {
+        "load": load.name,
+        "state": load.state,
+        "photos": photos,
+        "photos_planned": load.photos,
+        "parts": parts,
+        "parts_planned": load.parts,
+        "faces": faces,
+        "created_at": load.created_at.isoformat(),
+        "finished_at": load.finished_at.isoformat() if load.finished_at else None,
+        "holder": load.holder,
+        "message": load.message,
+    }

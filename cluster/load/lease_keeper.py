@@ -1,0 +1,71 @@
+"""Keeps a load's lease while its driver works, and tells the driver when it is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from catalogue.ledger import LoadLedger
+from catalogue.load_types import Lease, Load
+from homeward.errors import Conflict, HomewardError
+
+_logger = logging.getLogger(__name__)
+
+
+def holder() -> str:
+    """Who this process is, for people and for `is_dead`: host, process id and when it began."""
+    return f"{socket.gethostname()} process {os.getpid()} begun {psutil.Process().create_time():.0f}"
+
+
+def is_dead(load: Load) -> bool:
+    """Whether the driver was a process of this machine that is no more: nobody need wait for its lease."""
+    words = load.holder.split()
+    if len(words) != 5 or words[0] != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(words[2]))
+        return f"{process.create_time():.0f}" != words[4] or process.status() == psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError):
+        return True
+
+
+class LeaseKeeper:
+    """A context in which a thread says every so often that the driver lives. `lost` is called, once, when the
+    lease is another's; a ledger that does not answer is asked again."""
+
+    def __init__(self, ledger: LoadLedger, lease: Lease, lapse_s: float, lost: Callable[[], object]) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._every_s = lapse_s / 5
+        self._lost = lost
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self.is_lost = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._every_s):
+            try:
+                self._ledger.renew(self._lease)
+            except Conflict:
+                self.is_lost = True
+                self._lost()
+                return
+            except HomewardError as error:
+                _logger.warning("the lease of %s could not be renewed: %s", self._lease.load, error.message)

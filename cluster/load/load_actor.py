@@ -1,0 +1,200 @@
+"""Loaders on a Ray cluster: Ray Data hands them the numbers of parts; photos do not travel through it.
+
+Each actor reads, embeds, writes and commits its parts by itself, two at a time. Ray starts an actor that
+died anew, here or on another node, and gives it the part that it had. Ray has no authentication unless its
+token mode is on (`RAY_AUTH_MODE=token`): whoever reaches an open Ray port runs code on the cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from catalogue.load_types import Lease
+from cluster.load.counters import Counters, total
+from cluster.load.loader import PARTS_AT_A_TIME, PartDone, failed
+from cluster.load.open_loader import open_loader
+from cluster.load.spec import LoadSpec
+from homeward.config import Settings
+from homeward.errors import HomewardError, WorkerUnavailable
+from workers.cluster_size import Node, WorkerShare, share
+from workers.ray_session import NAMESPACE, connected
+
+_TELL_S = 1.0
+_SILENT_S = 15.0  # a loader that has not told for so long is not counted as at work
+_ASK_S = 5.0
+_BLOCKS_MAX = 4096  # what Ray Data hands out at a time: one part, of a load of more parts several
+
+_logger = logging.getLogger(__name__)
+
+
+class Board:
+    """The actor on which loaders write what they count, for whoever draws progress."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[float, Counters]] = {}
+        self._stopped = False
+
+    def tell(self, loader: str, counters: Counters) -> bool:
+        """Note a loader's counts; whether it shall stop."""
+        self._told[loader] = (time.monotonic(), counters)
+        return self._stopped
+
+    def stop(self) -> None:
+        """Have every loader told to stop when it next tells."""
+        self._stopped = True
+
+    def read(self) -> tuple[Counters, int]:
+        """The sum of what loaders counted, those too that died since; how many are at work."""
+        now = time.monotonic()
+        alive = [counters for at, counters in self._told.values() if now - at < _SILENT_S]
+        summed = total(counters for _, counters in self._told.values())
+        held_back = next((one.held_back for one in alive if one.held_back), "")
+        return Counters(summed.stages, summed.faces, summed.rejected, held_back, len(alive)), len(alive)
+
+
+class LoadPart:
+    """The actor around one `Loader`: Ray Data calls it with one part's number at a time, in two threads."""
+
+    def __init__(self, settings: Settings, spec: LoadSpec, lease: Lease, board: Any) -> None:
+        self._stack = ExitStack()
+        self._failure: HomewardError | None = None
+        try:
+            self._loader = self._stack.enter_context(open_loader(settings, spec, lease))
+        except HomewardError as error:
+            self._failure = error  # answered for each part: Ray would start this actor again and again
+            return
+        self._board = board
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        threading.Thread(target=self._tell, name="tell", daemon=True).start()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Load one part."""
+        part = int(batch["part"][0])
+        done = failed(part, self._failure) if self._failure is not None else self._loader.load(part)
+        return {
+            "part": np.array([done.part]),
+            "photos": np.array([done.photos]),
+            "kind": np.array([done.kind], dtype=object),
+            "code": np.array([done.code], dtype=object),
+            "message": np.array([done.message], dtype=object),
+        }
+
+    def _tell(self) -> None:
+        while True:
+            try:
+                if ray.get(self._board.tell.remote(self._name, self._loader.counters()), timeout=_ASK_S):
+                    self._loader.stop()
+            except RayError as error:
+                _logger.info("the load's board does not answer: %s", error)
+            time.sleep(_TELL_S)
+
+
+class RunOnRay:
+    """`Runner` over a cluster that this process has joined as a driver."""
+
+    def __init__(self, settings: Settings, spec: LoadSpec, lease: Lease, each: WorkerShare) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._lease = lease
+        self._each = each
+        self._board: Any = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
+        self._counters = Counters(workers=0)
+        self._stopping = False
+
+    def run(self, parts: Sequence[int]) -> Iterator[PartDone]:
+        """See `Runner`."""
+        if not parts:
+            return
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        rows = ray.data.from_items(
+            [{"part": part} for part in parts], override_num_blocks=min(len(parts), _BLOCKS_MAX)
+        )
+        done = rows.map_batches(
+            LoadPart,
+            fn_constructor_args=(self._settings, self._spec, self._lease, self._board),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                size=min(self._each.count, len(parts)),
+                max_tasks_in_flight_per_actor=2 * PARTS_AT_A_TIME,
+                max_concurrent_calls_per_actor=PARTS_AT_A_TIME,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=self._each.reserved_cpus,
+            num_gpus=self._each.gpus or None,
+        )
+        try:
+            for row in done.iter_rows():
+                said = (str(row[name]) for name in ("kind", "code", "message"))
+                yield PartDone(int(row["part"]), int(row["photos"]), *said)
+                if self._stopping:
+                    return
+        except RayError as error:
+            raise WorkerUnavailable(
+                f"the cluster lost the loaders ({type(error).__name__}): see `ray status`, then resume"
+            ) from error
+
+    def counters(self) -> Counters:
+        """See `Runner`."""
+        try:
+            self._counters, _ = ray.get(self._board.read.remote(), timeout=_ASK_S)
+        except RayError as error:
+            _logger.info("the load's board does not answer: %s", error)
+        return self._counters
+
+    def stop(self) -> None:
+        """See `Runner`."""
+        self._stopping = True
+        self._board.stop.remote()
+
+
+@contextmanager
+def open_ray_runner(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[RunOnRay]:
+    """Join the cluster of `loads.ray`, or start one that ends with this process."""
+    with _own(settings) if not settings.loads.ray else connected(settings.loads.ray):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        each = share([Node(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes], settings.loads.actors)
+        workers = settings.workers.model_copy(
+            update={
+                "addresses": (),
+                "placement": None,
+                "threads": settings.workers.threads or each.cores,
+                "decode_processes": settings.workers.decode_processes or each.cores,
+            }
+        )
+        yield RunOnRay(settings.model_copy(update={"workers": workers}), spec, lease, each)
+
+
+@contextmanager
+def _own(settings: Settings) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            address="local",
+            namespace=NAMESPACE,
+            object_store_memory=settings.loads.object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise WorkerUnavailable(
+            f"Ray did not start on this machine: {error}", code="RAY_UNREACHABLE"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,101 @@
+"""The documents of a load beside the photos: its parts while they wait, its outcomes when they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from cluster.load.members import Member
+from cluster.load.outcome_file import forget, read_outcome, write_outcome
+from cluster.load.outcome_types import RECORD_DELETED, PartOutcome
+from cluster.load.parts import read_part, write_part
+from cluster.load.plan_types import Part, PlannedPhoto
+from homeward.errors import NotFound
+from homeward.ids import record_id
+from photos.documents import DocumentStore
+
+AREA = "loads"
+
+
+class LoadDocuments:
+    """Parts and outcomes of the loads in one document store. Calls block; thread-safe, as the store is."""
+
+    def __init__(self, documents: DocumentStore) -> None:
+        self._documents = documents
+
+    def put_part(self, load: str, part: Part) -> None:
+        """Keep what is to be loaded."""
+        self._documents.put_document(_part_name(load, part.number), write_part(part))
+
+    def get_part(self, load: str, part: int) -> Part:
+        """What is to be loaded. Raises `NotFound` when it was done and cleared away."""
+        return read_part(self._documents.get_document(_part_name(load, part)))
+
+    def drop_part(self, load: str, part: int) -> None:
+        """The part is done: what it names is in its outcome."""
+        self._documents.delete_document(_part_name(load, part))
+
+    def put_outcome(self, load: str, fence: int, outcome: PartOutcome) -> str:
+        """Keep what became of a part; the document's name, for the ledger. Drivers of different fences write
+        different documents: one that was taken for dead cannot replace what was committed since."""
+        name = f"{_outcomes(load, outcome.part)}{fence}.parquet"
+        self._documents.put_document(name, write_outcome(outcome))
+        return name
+
+    def get_outcome(self, name: str) -> PartOutcome:
+        """What became of a part. Raises `Corrupt` or `NotFound`."""
+        return read_outcome(self._documents.get_document(name))
+
+    def drop(self, name: str) -> None:
+        """Remove a document that does not count."""
+        self._documents.delete_document(name)
+
+    def sweep_outcomes(self, load: str, counted: Collection[str]) -> int:
+        """Remove outcomes that no ledger names: what was written and never committed. How many."""
+        stray = [
+            name for name in self._documents.list_documents(f"{AREA}/{load}/outcomes/") if name not in counted
+        ]
+        for name in stray:
+            self._documents.delete_document(name)
+        return len(stray)
+
+    def drop_parts(self, load: str) -> int:
+        """Remove all parts that still wait; how many."""
+        names = self._documents.list_documents(f"{AREA}/{load}/parts/")
+        for name in names:
+            self._documents.delete_document(name)
+        return len(names)
+
+    def forget(self, load: str, part: int, record_ids: frozenset[str]) -> None:
+        """Take deleted records out of everything that is kept of a part."""
+        for name in self._documents.list_documents(_outcomes(load, part)):
+            try:
+                outcome = self.get_outcome(name)
+            except NotFound:
+                continue
+            self._documents.put_document(name, write_outcome(forget(outcome, record_ids)))
+        try:
+            waiting = self.get_part(load, part)
+        except NotFound:
+            return
+        self.put_part(load, _without(waiting, record_ids))
+
+
+def _without(part: Part, record_ids: frozenset[str]) -> Part:
+    photos = tuple(
+        _nobody(photo) if photo.reference and record_id(part.key(photo.reference)) in record_ids else photo
+        for photo in part.photos
+    )
+    return replace(part, photos=photos)
+
+
+def _nobody(photo: PlannedPhoto) -> PlannedPhoto:
+    return PlannedPhoto(photo.number, photo.source, Member("", 0), line=photo.line, code=RECORD_DELETED)
+
+
+def _part_name(load: str, part: int) -> str:
+    return f"{AREA}/{load}/parts/{part:07d}.json"
+
+
+def _outcomes(load: str, part: int) -> str:
+    return f"{AREA}/{load}/outcomes/{part:07d}."

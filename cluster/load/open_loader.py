@@ -1,0 +1,81 @@
+"""Puts a loader together: the stores and the model that the settings name, by URI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from catalogue.load_types import Lease
+from catalogue.open import open_catalogue
+from cluster.compose import open_snapshots
+from cluster.erasing import Eraser
+from cluster.gallery_rows import GalleryRows
+from cluster.live import NoIndex
+from cluster.load.load_documents import LoadDocuments
+from cluster.load.loader import Loader
+from cluster.load.open_source import open_source
+from cluster.load.part_reader import PartReader
+from cluster.load.part_writer import PartWriter
+from cluster.load.patience import Patience
+from cluster.load.picture import picture_hash
+from cluster.load.spec import LoadSpec
+from cluster.load.tally import Tally
+from cluster.writer import Writer
+from homeward.clock import SystemClock
+from homeward.config import Settings
+from index.open import open_gallery
+from photos.open import open_document_store, open_photo_store
+from workers.open import open_bulk
+
+_PUTTERS = 8
+
+
+@contextmanager
+def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Loader]:
+    """A loader for one load. Searches see what it commits as soon as they follow the change log.
+
+    Raises what the parts raise that cannot be opened, and `Conflict` (LOAD_MODEL) when the model is not the
+    one that the load was begun with.
+    """
+    with ExitStack() as stack:
+        embedding = open_bulk(settings, picture_hash)
+        stack.callback(embedding.close)
+        catalogue = open_catalogue(settings.catalogue, settings.data_dir)
+        stack.callback(catalogue.close)
+        catalogue.loads.settle_model(lease, embedding.model_id, embedding.dimension)
+        photos = open_photo_store(settings.photos, settings.data_dir)
+        documents = LoadDocuments(open_document_store(settings.photos, settings.data_dir))
+        model = (embedding.model_id, embedding.dimension)
+        gallery = open_gallery(settings.gallery, settings.data_dir, *model)
+        stack.callback(gallery.close)
+        snapshots = open_snapshots(settings, catalogue, *model)
+        writer = Writer(
+            catalogue=catalogue,
+            photos=photos,
+            gallery=gallery,
+            live=NoIndex(),
+            gallery_rows=GalleryRows(catalogue, gallery, *model),
+            eraser=Eraser(catalogue, photos, gallery, SystemClock(), snapshots, loads=documents),
+            executor=stack.enter_context(ThreadPoolExecutor(_PUTTERS, thread_name_prefix="put")),
+            lease=lease,
+        )
+        tally = Tally()
+        reader = PartReader(
+            spec.sources, partial(open_source, settings=settings), settings.workers.max_photo_bytes
+        )
+        stack.callback(reader.close)
+        yield Loader(
+            lease=lease,
+            ledger=catalogue.loads,
+            documents=documents,
+            reader=reader,
+            embedding=embedding,
+            writer=PartWriter(
+                writer, catalogue, load=lease.load, model_id=embedding.model_id, reinstate=spec.reinstate
+            ),
+            tally=tally,
+            patience=Patience(settings.loads.patience_s, tally.holding_back),
+            batch_max=settings.workers.batch_max,
+        )

@@ -1,0 +1,41 @@
+"""What a load was asked for: kept in the ledger, so that whoever resumes it needs no word more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from homeward.errors import Corrupt
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """One load, as it was started."""
+
+    agency: str
+    gallery: str
+    sources: tuple[str, ...]  # absolute paths, or s3:// URIs: every worker must reach them
+    manifest: str = ""  # absolute path; empty: folders name the records
+    part_photos: int = 256
+    part_bytes: int = 64 << 20
+    reinstate: bool = False  # bring back records that were deleted
+    # Settled when it is planned.
+    states: tuple[str, ...] = ()  # of the sources, in order: a load is not resumed from others
+    unknown_columns: tuple[str, ...] = ()  # of the manifest
+
+
+_SPEC = TypeAdapter(LoadSpec)
+
+
+def write_spec(spec: LoadSpec) -> str:
+    """The spec as JSON."""
+    return _SPEC.dump_json(spec).decode()
+
+
+def read_spec(text: str) -> LoadSpec:
+    """The spec that `write_spec` wrote. Raises `Corrupt`."""
+    try:
+        return _SPEC.validate_json(text)
+    except ValidationError as error:
+        raise Corrupt("the ledger's entry of this load cannot be read", code="LOAD_SPEC_INVALID") from error

@@ -1,0 +1,86 @@
+"""Takes back exactly what a load brought. Its ledger and its outcome files stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from catalogue.load_types import Load, LoadState
+from catalogue.store import Catalogue
+from catalogue.types import Store
+from cluster.compose import open_snapshots
+from cluster.erasing import Eraser
+from cluster.load.drive import Driver
+from cluster.load.lease_keeper import LeaseKeeper
+from cluster.load.load_documents import LoadDocuments
+from homeward.clock import SystemClock
+from homeward.config import Settings
+from homeward.errors import StoreUnavailable
+from index.open import open_gallery
+from photos.open import open_photo_store
+
+_RECORDS_AT_A_TIME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an undo did."""
+
+    load: Load
+    records: int  # taken back, or taken apart, by this run
+
+
+def undo(
+    name: str,
+    settings: Settings,
+    driver: Driver,
+    catalogue: Catalogue,
+    documents: LoadDocuments,
+    *,
+    tell: Callable[[str], object],
+) -> Taken:
+    """Undo a load, or go on with it. Again: nothing.
+
+    Raises `NotFound`; `Conflict` while a driver is at work on it; `StoreUnavailable` when a store does not
+    answer: what is left then is taken back by the next undo, or by the sweeper.
+    """
+    ledger = catalogue.loads
+    load = ledger.get(name)
+    if load.state is LoadState.UNDONE:
+        return Taken(load, 0)
+    lease = driver.take(load, tell)
+    records = 0
+    with LeaseKeeper(ledger, lease, settings.loads.lapse_s, driver.stop):
+        ledger.begin(lease, LoadState.UNDOING)
+        while done := ledger.undo_some(lease, _RECORDS_AT_A_TIME).records:
+            records += done
+        documents.drop_parts(name)
+        if load.model_id:
+            _sweep(settings, load, catalogue, documents)
+    ledger.release(lease, LoadState.UNDONE)
+    return Taken(ledger.get(name), records)
+
+
+def _sweep(settings: Settings, load: Load, catalogue: Catalogue, documents: LoadDocuments) -> None:
+    """Remove from gallery and photo store what nothing refers to any more."""
+    model = (load.model_id, load.dimension)
+    gallery = open_gallery(settings.gallery, settings.data_dir, *model)
+    try:
+        eraser = Eraser(
+            catalogue,
+            open_photo_store(settings.photos, settings.data_dir),
+            gallery,
+            SystemClock(),
+            open_snapshots(settings, catalogue, *model),
+            loads=documents,
+        )
+        eraser.sweep()
+        left = [store.value for store in Store if catalogue.pending_erasures(store, None, 1)]
+    finally:
+        gallery.close()
+    if left:
+        raise StoreUnavailable(
+            f"the catalogue has let go of all of it, but not yet the store of {' and '.join(left)}: undo "
+            "again when it answers, or leave it to a server's sweeper",
+            store=left[0],
+        )
