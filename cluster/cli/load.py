@@ -135,6 +135,34 @@ async def status(
     return None
 
 
+@load_app.command("report")
+@command
+async def report(
+    name: Name,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page: sums, rejected photos with thumbnails, doubles.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write all rejected photos as a table.")] = None,
+) -> Exit | None:
+    """Say what became of every photo of a load; exit code 6 when one is not accounted for. Suspected doubles
+    are records that share a picture: perhaps one child under two numbers, for a person to decide."""
+    from cluster.cli.load_output import print_report
+    from cluster.load.report_page import as_json
+    from cluster.load.reporting import open_report, write_report
+
+    _check_here()
+    with _stores() as (catalogue, documents):
+        load = catalogue.loads.get(name)
+        with open_report(load, catalogue, documents) as found:
+            write_report(load, found, state().settings, html, csv)
+            if state().as_json:
+                print_json({"load": name, "state": load.state, **as_json(found, load.photos)})
+            else:
+                print_report(load, found, html, csv)
+            whole = load.photos is not None and found.unaccounted(load.photos).everything_is_there
+    return None if whole else Exit.PARTIAL
+
+
 @load_app.command("cancel")
 @command
 async def cancel(name: Name) -> Exit | None:
