@@ -135,7 +135,11 @@ def _decode(
         size = image.size
         check_size(size, limits)
         if kind is PhotoFormat.JPEG and 0 < limits.scale_to_px < max(size):
-            image.thumbnail((limits.scale_to_px, limits.scale_to_px))  # drafts: a smaller inverse DCT
+            # A smaller inverse DCT, several times as fast: of those that libjpeg has the smallest that still
+            # comes to three quarters of what is allowed.
+            least = 0.75 * limits.scale_to_px / max(size)
+            image.draft(None, (max(1, int(size[0] * least)), max(1, int(size[1] * least))))
+            image.thumbnail((limits.scale_to_px, limits.scale_to_px))
             pixels = np.array(to_rgb(image))
         elif kind is PhotoFormat.JPEG and with_torch:
             pixels = _jpeg_pixels(data, size)
