@@ -28,12 +28,14 @@ class LoadLedger:
         with self._database.writing() as connection:
             return loads.create(connection, name, spec, holder, self._clock.now())
 
-    def take(self, name: str, holder: str, lapse_s: float) -> Lease:
-        """Drive a load that nobody drives, or whose driver has said nothing for `lapse_s` seconds.
+    def take(self, name: str, holder: str, lapse_s: float, *, dead: int | None = None) -> Lease:
+        """Drive a load that nobody drives, or whose driver has said nothing for `lapse_s` seconds, or has the
+        fence `dead`: that one is known to be no more.
 
         Raises `NotFound`, and `Conflict` (LOAD_BUSY) while its driver lives."""
         with self._database.writing() as connection:
-            return loads.take(connection, name, holder, timedelta(seconds=lapse_s), self._clock.now())
+            lapse, now = timedelta(seconds=lapse_s), self._clock.now()
+            return loads.take(connection, name, holder, lapse, now, dead=dead)
 
     def renew(self, lease: Lease) -> None:
         """Say that the driver lives."""
@@ -50,6 +52,12 @@ class LoadLedger:
         when it was begun with another."""
         with self._database.writing() as connection:
             loads.settle_model(connection, lease, model_id, dimension)
+
+    def discard(self, lease: Lease) -> None:
+        """Forget a load that could not be planned: its name is free again. Raises `Conflict` (LOAD_PLANNED)
+        for any other."""
+        with self._database.writing() as connection:
+            loads.discard(connection, lease)
 
     def begin(self, lease: Lease, state: LoadState) -> None:
         """The load is in this state from now on."""
@@ -68,10 +76,13 @@ class LoadLedger:
         with self._database.writing() as connection:
             return loads.cancel(connection, name)
 
-    def add_parts(self, lease: Lease, records_of: Mapping[int, Iterable[str]]) -> None:
-        """Note which records (ids) the documents of these parts name: they go from them when deleted."""
+    def add_parts(
+        self, lease: Lease, records_of: Mapping[int, Iterable[str]], *, reinstate: bool = False
+    ) -> None:
+        """Note which records (ids) the documents of these parts name: they go from them when deleted. Those
+        that were deleted before go too, unless the load is to `reinstate` them."""
         with self._database.writing() as connection:
-            loads.add_parts(connection, lease, records_of, self._clock.now())
+            loads.add_parts(connection, lease, records_of, self._clock.now(), reinstate=reinstate)
 
     def commit_part(self, lease: Lease, part: DonePart) -> str:
         """Note that a part is done; the name of the outcome file that counts.

@@ -49,10 +49,19 @@ def create(connection: sa.Connection, name: str, spec: str, holder: str, now: da
     return Lease(name, 1)
 
 
-def take(connection: sa.Connection, name: str, holder: str, lapse: timedelta, now: datetime) -> Lease:
+def take(
+    connection: sa.Connection,
+    name: str,
+    holder: str,
+    lapse: timedelta,
+    now: datetime,
+    *,
+    dead: int | None,
+) -> Lease:
     """The right to drive a load that nobody drives; see `LoadLedger.take`."""
     load = _of(connection, name, lock=True)
-    if load.driven and load.heartbeat_at is not None and load.heartbeat_at > now - lapse:
+    alive = load.driven and load.fence != dead
+    if alive and load.heartbeat_at is not None and load.heartbeat_at > now - lapse:
         silent = max(0.0, (now - load.heartbeat_at).total_seconds())
         raise Conflict(
             f"{load.holder} is at work on {name} (it last said so {silent:.0f} s ago)",
@@ -84,8 +93,9 @@ def planned(connection: sa.Connection, lease: Lease, parts: int, photos: int, sp
 
 def settle_model(connection: sa.Connection, lease: Lease, model_id: str, dimension: int) -> None:
     """See `LoadLedger.settle_model`."""
-    check(connection, lease)
-    load = _of(connection, lease.load, lock=True)
+    load = _of(connection, lease.load, lock=True)  # first: two who share it could not both have it alone
+    if load.fence != lease.fence:
+        raise _lost(lease)
     if not load.model_id:
         _set(connection, lease, model_id=model_id, dimension=dimension)
     elif load.model_id != model_id:
@@ -95,6 +105,17 @@ def settle_model(connection: sa.Connection, lease: Lease, model_id: str, dimensi
             code="LOAD_MODEL",
             load=lease.load,
         )
+
+
+def discard(connection: sa.Connection, lease: Lease) -> None:
+    """See `LoadLedger.discard`."""
+    load = _of(connection, lease.load, lock=True)
+    if load.fence != lease.fence:
+        raise _lost(lease)
+    if load.parts is not None:
+        raise Conflict(f"{lease.load} was planned: undo it", code="LOAD_PLANNED", load=lease.load)
+    connection.execute(sa.delete(load_records).where(load_records.c.load == lease.load))
+    connection.execute(sa.delete(loads).where(loads.c.name == lease.load))
 
 
 def begin(connection: sa.Connection, lease: Lease, state: LoadState) -> None:
@@ -131,7 +152,12 @@ def cancel(connection: sa.Connection, name: str) -> Load:
 
 
 def add_parts(
-    connection: sa.Connection, lease: Lease, records_of: Mapping[int, Iterable[str]], now: datetime
+    connection: sa.Connection,
+    lease: Lease,
+    records_of: Mapping[int, Iterable[str]],
+    now: datetime,
+    *,
+    reinstate: bool,
 ) -> None:
     """See `LoadLedger.add_parts`."""
     check(connection, lease)
@@ -141,18 +167,20 @@ def add_parts(
         for record in sorted(set(record_ids))
     ]
     sql.insert_new(connection, load_records, named)
-    _forget_deleted(connection, lease.load, list(records_of), now)
+    if not reinstate:
+        _forget_deleted(connection, lease.load, list(records_of), now)
 
 
 def commit_part(connection: sa.Connection, lease: Lease, part: DonePart, now: datetime) -> str:
     """See `LoadLedger.commit_part`."""
     check(connection, lease)
-    if (known := document_of(connection, lease.load, part.part)) is not None:
-        return known
     row = {"load": lease.load, "part": part.part, "document": part.document, "at": now}
-    sql.insert(connection, load_parts, [{**row, "photos": part.photos, "faces": part.faces}])
+    sql.insert_if_new(connection, load_parts, {**row, "photos": part.photos, "faces": part.faces})
+    # Of one that was done before too: its file may just have been written again.
     _forget_deleted(connection, lease.load, [part.part], now)
-    return part.document
+    counts = document_of(connection, lease.load, part.part)
+    assert counts is not None
+    return counts
 
 
 def _forget_deleted(connection: sa.Connection, load: str, parts: Sequence[int], now: datetime) -> None:

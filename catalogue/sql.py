@@ -61,8 +61,9 @@ def insert_new(connection: sa.Connection, table: sa.Table, values: Sequence[Valu
 
 def insert_if_new(connection: sa.Connection, table: sa.Table, value: Values) -> bool:
     """Insert a row unless its primary key is there; whether it was inserted."""
-    statement = _upsert_statement(connection.dialect.name, table, replace=False)
-    return bool(connection.execute(statement.values(**value)).rowcount == 1)
+    statement = _upsert_statement(connection.dialect.name, table, replace=False).values(**value)
+    # What is returned says so: of an INSERT a driver need not know a number of rows.
+    return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
 
 
 def delete_in(

@@ -51,7 +51,8 @@ def _take_back(revs: Revs, record_id: str, load: str, now: datetime) -> list[Ite
     if whole:
         connection.execute(sa.delete(records).where(records.c.record_id == record_id))
     else:
-        _leave(connection, row, left, rev, now)
+        heir = _heir(left) if row["load"] == load else row["load"]
+        _leave(connection, {**row, "load": heir}, left, rev, now)
     removed = tuple(sorted(item.item for item in gone if item.store is Store.GALLERY))
     log_change(connection, WriteResult(record_id, rev, rev, deleted=whole, removed_faces=removed), now)
     return gone
@@ -84,16 +85,20 @@ def _take_photos(connection: sa.Connection, record_id: str, agency: str, brought
 
 
 def _leave(
-    connection: sa.Connection, row: Values, left: dict[str, dict[str, Any]], rev: int, now: datetime
+    connection: sa.Connection,
+    row: Values,
+    left: dict[str, dict[str, Any]],
+    rev: int,
+    now: datetime,
 ) -> None:
-    """The record stays with what others brought; where the load had created it, it is nobody's load now."""
+    """The record stays with what others brought."""
     faces_left = sa.select(sa.func.count()).where(faces.c.record_id == row["record_id"])
     searchable = bool(connection.execute(faces_left).scalar_one())
     connection.execute(
         sa.update(records)
         .where(records.c.record_id == row["record_id"])
         .values(
-            load=row["load"] if any(photo["load"] == row["load"] for photo in left.values()) else "",
+            load=row["load"],
             searchable=searchable,
             unsearchable_reason="" if searchable else why_unsearchable(left),
             version=rev,
@@ -101,3 +106,10 @@ def _leave(
             updated_at=now,
         )
     )
+
+
+def _heir(left: dict[str, dict[str, Any]]) -> str:
+    """Whose a record is that the load had created: of the load that brought the first of what is left, or of
+    nobody if an enrolment brought any of it."""
+    photos_ = sorted(left.values(), key=lambda photo: photo["position"])
+    return "" if any(not photo["load"] for photo in photos_) else str(photos_[0]["load"])

@@ -40,6 +40,14 @@ def find_actor(name: str) -> Any | None:
         return None
 
 
+def keep_stdout() -> None:
+    """Leave standard output to this process: what befalls actors Ray prints there, though `log_to_driver` is
+    off; it is in the nodes' logs as well."""
+    from ray._private import worker
+
+    worker._worker_logs_enabled = False  # no setting says so
+
+
 @contextmanager
 def connected(address: str) -> Iterator[None]:
     """Join the cluster as a driver for a moment; a process that has joined already stays joined."""
@@ -47,6 +55,7 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    keep_stdout()
     try:
         _knock(address)
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)

@@ -6,7 +6,6 @@ that are committed are not looked at again, all others are done from their start
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -30,7 +29,7 @@ from cluster.load.runner import Runner, on_ray, open_runner
 from cluster.load.spec import LoadSpec, read_spec, write_spec
 from cluster.ownership import own_data_dir
 from homeward.config import Settings
-from homeward.errors import Conflict, Corrupt, HomewardError
+from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput
 from photos.open import open_document_store
 
 _SHOW_S = 0.5
@@ -65,7 +64,8 @@ class Driver:
             self._runner.stop()
 
     def start(self, name: str, spec: LoadSpec, display: Display) -> Ended:
-        """A new load. Raises `Conflict` (LOAD_EXISTS), and as `resume`."""
+        """A new load. Raises `Conflict` (LOAD_EXISTS), and as `resume`; `InvalidInput` for a source or a
+        manifest that cannot be read, and then there is no load of this name."""
         lease = self._ledger.create(name, write_spec(spec), holder())
         return self._drive(lease, spec, LoadState.PLANNING, display)
 
@@ -89,7 +89,7 @@ class Driver:
         """The right to drive a load, once its driver is dead or has been silent for long enough."""
         lapse_s = self._settings.loads.lapse_s
         if is_dead(load):
-            return self._ledger.take(load.name, holder(), 0.0)
+            return self._ledger.take(load.name, holder(), lapse_s, dead=load.fence)
         give_up = time.monotonic() + lapse_s + 2 * _WAIT_S
         told = False
         while True:
@@ -115,12 +115,29 @@ class Driver:
                 final = self._load(lease, spec, display)
             except BaseException as error:
                 why = error.message if isinstance(error, HomewardError) else type(error).__name__
-                left = state if state is LoadState.PLANNING else LoadState.STOPPED
-                with contextlib.suppress(HomewardError):  # that one says more: why it ended
-                    self._ledger.release(lease, left, why)
+                if state is LoadState.PLANNING and isinstance(error, InvalidInput):
+                    self._discard(lease)
+                else:
+                    left = state if state is LoadState.PLANNING else LoadState.STOPPED
+                    self._leave(lease, left, why, error)
                 raise
         self._ledger.release(lease, LoadState.DONE)
         return Ended(self._ledger.get(lease.load), final)
+
+    def _discard(self, lease: Lease) -> None:
+        """A source or manifest that cannot be read: the name is free for a load that is started properly."""
+        self._documents.drop_parts(lease.load)
+        self._ledger.discard(lease)
+
+    def _leave(self, lease: Lease, state: LoadState, why: str, error: BaseException) -> None:
+        """Say why the load is left. Raises `Conflict` (LEASE_LOST) where that explains the error."""
+        try:
+            self._ledger.release(lease, state, why)
+        except Conflict as lost:
+            if isinstance(error, HomewardError):
+                raise lost from error
+        except HomewardError as silent:
+            _logger.warning("the ledger does not say yet why %s ended: %s", lease.load, silent.message)
 
     def _plan(self, lease: Lease, spec: LoadSpec) -> LoadSpec:
         planned = lay_ready(spec, lease, self._ledger, self._documents, self._open_source)

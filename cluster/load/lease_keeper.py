@@ -16,6 +16,8 @@ from catalogue.ledger import LoadLedger
 from catalogue.load_types import Lease, Load
 from homeward.errors import Conflict, HomewardError
 
+_SAME_BEGIN_S = 2.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -31,7 +33,9 @@ def is_dead(load: Load) -> bool:
         return False
     try:
         process = psutil.Process(int(words[2]))
-        return f"{process.create_time():.0f}" != words[4] or process.status() == psutil.STATUS_ZOMBIE
+        # Two processes may compute it a little differently, when the clock was set in between.
+        other = abs(process.create_time() - float(words[4])) > _SAME_BEGIN_S
+        return other or process.status() == psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ValueError):
         return True
 

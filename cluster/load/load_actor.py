@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ from catalogue.load_types import Lease
 from cluster.load.counters import Counters, total
 from cluster.load.loader import PARTS_AT_A_TIME, PartDone, failed
 from cluster.load.open_loader import open_loader
+from cluster.load.patience import Patience
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
 from homeward.errors import HomewardError, WorkerUnavailable
 from workers.cluster_size import Node, WorkerShare, share
-from workers.ray_session import NAMESPACE, connected
+from workers.ray_session import NAMESPACE, connected, keep_stdout
 
 _TELL_S = 1.0
 _SILENT_S = 15.0  # a loader that has not told for so long is not counted as at work
@@ -69,19 +70,24 @@ class LoadPart:
     def __init__(self, settings: Settings, spec: LoadSpec, lease: Lease, board: Any) -> None:
         self._stack = ExitStack()
         self._failure: HomewardError | None = None
+        patience = Patience(settings.loads.patience_s, lambda _: nullcontext())
         try:
-            self._loader = self._stack.enter_context(open_loader(settings, spec, lease))
+            self._loader = patience.do(lambda: self._stack.enter_context(open_loader(settings, spec, lease)))
         except HomewardError as error:
             self._failure = error  # answered for each part: Ray would start this actor again and again
             return
         self._board = board
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        threading.Thread(target=self._tell, name="tell", daemon=True).start()
+        threading.Thread(target=self._keep_telling, name="tell", daemon=True).start()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Load one part."""
         part = int(batch["part"][0])
-        done = failed(part, self._failure) if self._failure is not None else self._loader.load(part)
+        if self._failure is None:
+            done = self._loader.load(part)
+            self._tell()  # the driver, which may end with this part, counts it too
+        else:
+            done = failed(part, self._failure)
         return {
             "part": np.array([done.part]),
             "photos": np.array([done.photos]),
@@ -90,14 +96,17 @@ class LoadPart:
             "message": np.array([done.message], dtype=object),
         }
 
-    def _tell(self) -> None:
+    def _keep_telling(self) -> None:
         while True:
-            try:
-                if ray.get(self._board.tell.remote(self._name, self._loader.counters()), timeout=_ASK_S):
-                    self._loader.stop()
-            except RayError as error:
-                _logger.info("the load's board does not answer: %s", error)
+            self._tell()
             time.sleep(_TELL_S)
+
+    def _tell(self) -> None:
+        try:
+            if ray.get(self._board.tell.remote(self._name, self._loader.counters()), timeout=_ASK_S):
+                self._loader.stop()
+        except RayError as error:
+            _logger.info("the load's board does not answer: %s", error)
 
 
 class RunOnRay:
@@ -119,6 +128,7 @@ class RunOnRay:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the load has a display of its own
         rows = ray.data.from_items(
             [{"part": part} for part in parts], override_num_blocks=min(len(parts), _BLOCKS_MAX)
         )
@@ -180,6 +190,7 @@ def open_ray_runner(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterato
 @contextmanager
 def _own(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    keep_stdout()
     try:
         ray.init(
             address="local",

@@ -49,7 +49,12 @@ class PartDone:
 
 def failed(part: int, error: HomewardError) -> PartDone:
     """What to say of a part that was not committed."""
-    kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == errors.__name__)
+    kind = next(
+        base.__name__
+        for base in type(error).__mro__
+        # One that is made of more than its message and code is told as what it is a kind of.
+        if base.__module__ == errors.__name__ and base.__init__ is HomewardError.__init__  # type: ignore[misc]
+    )
     return PartDone(part, 0, kind, error.code, error.message)
 
 

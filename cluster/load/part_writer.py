@@ -23,6 +23,7 @@ from cluster.load.outcome_types import (
 )
 from cluster.load.part_reader import ReadPhoto
 from cluster.load.plan_types import Part
+from cluster.load.turns import Turns
 from cluster.prepare import NOT_KEPT, face_writes
 from cluster.writer import Committed, Job, Writer
 from homeward.errors import Conflict, EtagMismatch, HomewardError, InvalidInput, PhotoRejected, RecordDeleted
@@ -73,6 +74,7 @@ class PartWriter:
         self._load = load
         self._model_id = model_id
         self._reinstate = reinstate
+        self._turns = Turns()
 
     def write(self, part: Part, photos: Sequence[Embedded]) -> PartOutcome:
         """Write all records of a part. `photos` as the part has them. May be called again.
@@ -87,15 +89,17 @@ class PartWriter:
         outcomes = [_unowned(photo) for photo in photos if not photo.read.planned.reference]
         written: list[RecordOutcome] = []
         waiting = records
-        for _ in range(_TRIES):
-            waiting = self._write_some(part, waiting, outcomes, written)
-            if not waiting:
-                break
-        else:
-            raise Conflict(
-                f"record {waiting[0].record_id} is changed again and again by others; resume the load later",
-                code="RECORD_BUSY",
-            )
+        with self._turns.of(frozenset(record.record_id for record in records)):
+            for _ in range(_TRIES):
+                waiting = self._write_some(part, waiting, outcomes, written)
+                if not waiting:
+                    break
+            else:
+                raise Conflict(
+                    f"record {waiting[0].record_id} is changed again and again by others; resume the load "
+                    "later",
+                    code="RECORD_BUSY",
+                )
         outcomes.sort(key=lambda one: one.number)
         written.sort(key=lambda one: one.record_id)
         return PartOutcome(part.number, tuple(outcomes), tuple(written))
@@ -182,9 +186,10 @@ class PartWriter:
         return _Kept(write, read.content, enrolled)
 
     def _job(self, part: Part, record: _Record, before: StoredRecord | None, kept: Sequence[_Kept]) -> Job:
-        attributes = record.photos[0].read.planned.attributes
-        if before is not None and before.load != self._load:
-            attributes = before.attributes
+        # Every part of a load says the same of a record: where it is there and says other things, these are
+        # of another origin.
+        planned = record.photos[0].read.planned.attributes
+        attributes = planned if before is None else before.attributes
         write = RecordWrite(
             key=part.key(record.reference),
             attributes=attributes,
@@ -199,13 +204,14 @@ class PartWriter:
     def _said(self, record: _Record, before: StoredRecord | None, now: StoredRecord) -> list[PhotoOutcome]:
         """What became of each photo of a record that is written."""
         elsewhere = _elsewhere(before, self._load)
-        stored = {photo.sha256: photo for photo in now.photos}
+        # What was there before counts, should the load that brought it be undone meanwhile.
+        stored = {photo.sha256: photo for one in (before, now) if one is not None for photo in one.photos}
         said = []
         for photo in record.photos:
             made = _outcome(photo, record)
             kept = stored.get(photo.read.sha256)
             if photo.read.sha256 in elsewhere:
-                assert kept is not None  # a photo leaves a record with the record alone, whose version rises
+                assert kept is not None
                 ids = tuple(face.face_id for face in kept.faces if face.model_id == self._model_id)
                 made = replace(
                     made, became=Became.ALREADY_THERE, code="", message="", face_ids=ids, kept=True

@@ -101,7 +101,9 @@ def _photo(found: dict[str, Any]) -> PlannedPhoto:
     return PlannedPhoto(
         number=found["number"],
         source=found["source"],
-        member=Member(**{"size": 0, **member}, refusal=None if refusal is None else Refusal(refusal)),
+        member=Member(
+            **{"name": "", "size": 0, **member}, refusal=None if refusal is None else Refusal(refusal)
+        ),
         reference=found["reference"],
         line=found["line"],
         attributes=_ATTRIBUTES.validate_python(found["attributes"]),

@@ -62,10 +62,10 @@ def lay_ready(
             documents.put_part(lease.load, part_)
             parts, photos = parts + 1, photos + len(part.photos)
             if len(noted) == _NOTED_AT_A_TIME:
-                ledger.add_parts(lease, noted)
+                ledger.add_parts(lease, noted, reinstate=spec.reinstate)
                 ledger.renew(lease)
                 noted = {}
-        ledger.add_parts(lease, noted)
+        ledger.add_parts(lease, noted, reinstate=spec.reinstate)
         settled = replace(spec, states=states, unknown_columns=plan.totals().unknown_columns)
     return Planned(settled, parts, photos)
 

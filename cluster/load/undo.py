@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,12 +11,14 @@ from catalogue.store import Catalogue
 from catalogue.types import Store
 from cluster.compose import open_snapshots
 from cluster.erasing import Eraser
+from cluster.gallery_rows import GalleryRows
 from cluster.load.drive import Driver
 from cluster.load.lease_keeper import LeaseKeeper
 from cluster.load.load_documents import LoadDocuments
+from cluster.startup import INTENT_LIFE
 from homeward.clock import SystemClock
 from homeward.config import Settings
-from homeward.errors import StoreUnavailable
+from homeward.errors import HomewardError, StoreUnavailable
 from index.open import open_gallery
 from photos.open import open_photo_store
 
@@ -51,36 +54,53 @@ def undo(
     lease = driver.take(load, tell)
     records = 0
     with LeaseKeeper(ledger, lease, settings.loads.lapse_s, driver.stop):
-        ledger.begin(lease, LoadState.UNDOING)
-        while done := ledger.undo_some(lease, _RECORDS_AT_A_TIME).records:
-            records += done
-        documents.drop_parts(name)
-        if load.model_id:
-            _sweep(settings, load, catalogue, documents)
+        try:
+            ledger.begin(lease, LoadState.UNDOING)
+            while done := ledger.undo_some(lease, _RECORDS_AT_A_TIME).records:
+                records += done
+            documents.sweep_outcomes(name, {part.document for part in ledger.parts(name)})
+            documents.drop_parts(name)
+            if load.model_id:
+                _sweep(settings, load, catalogue, documents)
+        except HomewardError as error:
+            with contextlib.suppress(HomewardError):  # the other one says why
+                ledger.release(lease, LoadState.UNDOING, error.message)
+            raise
     ledger.release(lease, LoadState.UNDONE)
     return Taken(ledger.get(name), records)
 
 
 def _sweep(settings: Settings, load: Load, catalogue: Catalogue, documents: LoadDocuments) -> None:
-    """Remove from gallery and photo store what nothing refers to any more."""
+    """Remove from gallery and photo store what nothing refers to any more. What a writer has announced is
+    left to it, and to the sweeper once it is certain to be dead."""
     model = (load.model_id, load.dimension)
     gallery = open_gallery(settings.gallery, settings.data_dir, *model)
+    clock = SystemClock()
+    alone = not settings.catalogue.uri  # so what is announced is a dead writer's
+    dead_before = clock.now() if alone else clock.now() - INTENT_LIFE
     try:
+        GalleryRows(catalogue, gallery, *model).rewrite_intended(dead_before)
+        catalogue.expire_intents(dead_before)
         eraser = Eraser(
             catalogue,
             open_photo_store(settings.photos, settings.data_dir),
             gallery,
-            SystemClock(),
+            clock,
             open_snapshots(settings, catalogue, *model),
             loads=documents,
         )
         eraser.sweep()
-        left = [store.value for store in Store if catalogue.pending_erasures(store, None, 1)]
     finally:
         gallery.close()
+    left = [store.value for store in Store if _left(catalogue, store)]
     if left:
         raise StoreUnavailable(
             f"the catalogue has let go of all of it, but not yet the store of {' and '.join(left)}: undo "
             "again when it answers, or leave it to a server's sweeper",
             store=left[0],
         )
+
+
+def _left(catalogue: Catalogue, store: Store) -> bool:
+    announced = catalogue.intended(store)
+    return any((item.agency, item.item) not in announced for item in catalogue.pending_erasures(store))

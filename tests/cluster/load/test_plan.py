@@ -211,7 +211,8 @@ def test_a_part_comes_back_from_its_document_whole() -> None:
         Refusal.LINK,
         "links are not followed",
     )
-    part = Part(3, (photo, made(1, "b", 0)))
+    nameless = PlannedPhoto(8, 0, Member("", 0), line=4, code="RECORD_DELETED")
+    part = Part(3, (photo, made(1, "b", 0), nameless))
     assert read_part(write_part(part)) == part
 
 
