@@ -84,7 +84,7 @@ Servers = tuple[postgres_server.Postgres, milvus_server.Milvus, seaweed_server.S
 
 
 @dataclass(frozen=True, slots=True)
-class _Launch:
+class Launch:
     """How a server was started, so that it can be started again."""
 
     name: str
@@ -95,7 +95,7 @@ class _Launch:
     log: str
 
     @classmethod
-    def of(cls, server: Server) -> _Launch:
+    def of(cls, server: Server) -> Launch:
         """Read from the running process."""
         process = psutil.Process(server.pid)
         user = process.uids().real
@@ -169,7 +169,7 @@ def _new(keep: Path, started: list[Server]) -> Servers:
 def _write(note: Path, servers: Servers) -> None:
     postgres, milvus, seaweed = servers
     said: dict[str, Any] = {
-        "launches": [asdict(_Launch.of(each.server)) for each in servers],
+        "launches": [asdict(Launch.of(each.server)) for each in servers],
         "postgres": {"port": postgres.port, "password": postgres.password},
         "milvus": {"port": milvus.port, "health_port": milvus.health_port},
         "seaweed": {"port": seaweed.port},
@@ -181,7 +181,7 @@ def _write(note: Path, servers: Servers) -> None:
 def _restarted(said: dict[str, Any], started: list[Server]) -> Servers:
     running = []
     for launch in said["launches"]:
-        running.append(_Launch(**launch).again())
+        running.append(Launch(**launch).again())
         started.append(running[-1])
     return (
         postgres_server.Postgres(running[0], **said["postgres"]),
