@@ -58,10 +58,6 @@ ADVICE: Mapping[str, tuple[str, str]] = {
         "the store has it and does not give it",
         "bring it back from the store's archive, or copy it to another key",
     ),
-    Refusal.WITHHELD: (
-        "the store has it and does not give it",
-        "allow the load to read it, or have it restored",
-    ),
     Refusal.REST_LOST: ("what follows in the archive is lost", _ARCHIVE),
     Unplanned.NO_RECORD: (
         "it lies in no folder that names a record",
