@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from catalogue import loads, undoing
 from catalogue.engine import Database
-from catalogue.load_types import DonePart, Lease, Load, LoadState, Undone, check_load_name
+from catalogue.load_types import DonePart, Lease, Load, LoadState, LoadSums, Undone, check_load_name
 from homeward.clock import Clock
 
 
@@ -106,8 +106,8 @@ class LoadLedger:
         with self._database.reading() as connection:
             return loads.read_parts(connection, name)
 
-    def sums(self, name: str) -> tuple[int, int, int]:
-        """Committed parts, photos accounted for, and face rows."""
+    def sums(self, name: str) -> LoadSums:
+        """Committed parts, photos accounted for, face rows, and photos rejected."""
         with self._database.reading() as connection:
             return loads.read_sums(connection, name)
 

@@ -64,6 +64,17 @@ class DonePart:
     document: str  # name of its outcome file among the photo store's documents
     photos: int  # accounted for
     faces: int  # face rows
+    rejected: int  # photos, when it was committed
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSums:
+    """What all committed parts of a load come to."""
+
+    parts: int
+    photos: int  # accounted for
+    faces: int  # face rows
+    rejected: int  # photos, when their parts were committed
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 
 from catalogue import sql
 from catalogue.erasing import add_erasures
-from catalogue.load_types import DonePart, Lease, Load, LoadState
+from catalogue.load_types import DonePart, Lease, Load, LoadState, LoadSums
 from catalogue.tables import load_parts, load_records, loads, tombstones
 from catalogue.types import Item, Store
 from homeward.errors import Conflict, NotFound
 
 _LOAD = tuple(column for column in loads.c)
+_COUNTS = (load_parts.c.photos, load_parts.c.faces, load_parts.c.rejected)
 
 
 def create(connection: sa.Connection, name: str, spec: str, holder: str, now: datetime) -> Lease:
@@ -174,8 +175,16 @@ def add_parts(
 def commit_part(connection: sa.Connection, lease: Lease, part: DonePart, now: datetime) -> str:
     """See `LoadLedger.commit_part`."""
     check(connection, lease)
-    row = {"load": lease.load, "part": part.part, "document": part.document, "at": now}
-    sql.insert_if_new(connection, load_parts, {**row, "photos": part.photos, "faces": part.faces})
+    row = {
+        "load": lease.load,
+        "part": part.part,
+        "document": part.document,
+        "photos": part.photos,
+        "faces": part.faces,
+        "rejected": part.rejected,
+        "at": now,
+    }
+    sql.insert_if_new(connection, load_parts, row)
     # Of one that was done before too: its file may just have been written again.
     _forget_deleted(connection, lease.load, [part.part], now)
     counts = document_of(connection, lease.load, part.part)
@@ -212,17 +221,16 @@ def read_all(connection: sa.Connection) -> list[Load]:
 
 def read_parts(connection: sa.Connection, name: str) -> list[DonePart]:
     """The load's committed parts, in order."""
-    columns = (load_parts.c.part, load_parts.c.document, load_parts.c.photos, load_parts.c.faces)
+    columns = (load_parts.c.part, load_parts.c.document, *_COUNTS)
     query = sa.select(*columns).where(load_parts.c.load == name).order_by(load_parts.c.part)
     return [DonePart(*row) for row in connection.execute(query)]
 
 
-def read_sums(connection: sa.Connection, name: str) -> tuple[int, int, int]:
-    """How many of the load's parts are committed, with how many photos and face rows."""
-    sums = (sa.func.coalesce(sa.func.sum(column), 0) for column in (load_parts.c.photos, load_parts.c.faces))
+def read_sums(connection: sa.Connection, name: str) -> LoadSums:
+    """How many of the load's parts are committed, and what they come to."""
+    sums = (sa.func.coalesce(sa.func.sum(column), 0) for column in _COUNTS)
     query = sa.select(sa.func.count(), *sums).where(load_parts.c.load == name)
-    parts, photos, faces = connection.execute(query).one()
-    return int(parts), int(photos), int(faces)
+    return LoadSums(*map(int, connection.execute(query).one()))
 
 
 def document_of(connection: sa.Connection, name: str, part: int) -> str | None:

@@ -255,6 +255,7 @@ load_parts = sa.Table(
     sa.Column("document", sa.Text(), nullable=False),
     sa.Column("photos", sa.Integer(), nullable=False),
     sa.Column("faces", sa.Integer(), nullable=False),
+    sa.Column("rejected", sa.Integer(), nullable=False),
     sa.Column("at", UtcDateTime(), nullable=False),
 )
 

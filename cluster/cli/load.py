@@ -20,7 +20,7 @@ from cluster.cli.state import state
 from homeward.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from catalogue.load_types import Load
+    from catalogue.load_types import Load, LoadSums
     from catalogue.store import Catalogue
     from cluster.load.drive import Driver, Ended
     from cluster.load.load_documents import LoadDocuments
@@ -109,24 +109,25 @@ async def status(
     with _stores() as (catalogue, _):
         ledger = catalogue.loads
         found = ledger.all() if name is None else [ledger.get(name)]
-        rows = [(load, *ledger.sums(load.name)) for load in found]
+        rows = [(load, ledger.sums(load.name)) for load in found]
     if state().as_json:
-        for load, parts, photos, faces in rows:
-            print_json(_as_json(load, parts, photos, faces))
+        for load, done in rows:
+            print_json(_as_json(load, done))
         return None
     if not rows:
         console().print("no load was started yet: homeward load start --help")
         return None
     table = Table(header_style="dim")
-    for column in ("load", "state", "photos", "parts", "faces", "started", "driven by", ""):
+    for column in ("load", "state", "photos", "parts", "faces", "rejected", "started", "driven by", ""):
         table.add_column(column, overflow="fold")
-    for load, parts, photos, faces in rows:
+    for load, done in rows:
         table.add_row(
             Text(load.name),
             Text(load.state),
-            _of(photos, load.photos),
-            _of(parts, load.parts),
-            f"{faces:,}",
+            _of(done.photos, load.photos),
+            _of(done.parts, load.parts),
+            f"{done.faces:,}",
+            f"{done.rejected:,}",
             f"{load.created_at:%Y-%m-%d %H:%M}",
             Text(load.holder),
             Text(load.message, "yellow"),
@@ -234,11 +235,10 @@ def _try(spec: LoadSpec) -> Exit | None:
 
 def _ended(ended: Ended, display: Display) -> Exit | None:
     """The last word, and the exit code: photos that were rejected are for a person to look at."""
-    left = sum(ended.progress.counters.rejected.values())
     name = ended.load.name
     said = f"{name} is done: {ended.progress.photos_done:,} photos accounted for"
     display.close(ended.progress, f"{said}; homeward load report {name} says what became of each")
-    return Exit.PARTIAL if left else None
+    return Exit.PARTIAL if ended.progress.rejected else None
 
 
 def _check_here() -> None:
@@ -303,15 +303,16 @@ def _of(done: int, of: int | None) -> str:
     return f"{done:,} of {of:,}" if of is not None else f"{done:,}"
 
 
-def _as_json(load: Load, parts: int, photos: int, faces: int) -> dict[str, Any]:
+def _as_json(load: Load, done: LoadSums) -> dict[str, Any]:
     return {
         "load": load.name,
         "state": load.state,
-        "photos": photos,
+        "photos": done.photos,
         "photos_planned": load.photos,
-        "parts": parts,
+        "parts": done.parts,
         "parts_planned": load.parts,
-        "faces": faces,
+        "faces": done.faces,
+        "photos_rejected": done.rejected,
         "created_at": load.created_at.isoformat(),
         "finished_at": load.finished_at.isoformat() if load.finished_at else None,
         "holder": load.holder,

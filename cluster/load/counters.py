@@ -48,6 +48,7 @@ class Progress:
     running_s: float  # since this driver began
     done_before: int  # photos that earlier runs of the load had accounted for
     counters: Counters = field(default_factory=Counters)
+    rejected: int = 0  # photos, of all committed parts
 
 
 def total(counters: Iterable[Counters]) -> Counters:

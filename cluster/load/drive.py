@@ -149,7 +149,7 @@ class Driver:
         assert load.parts is not None
         done = {part.part for part in self._ledger.parts(lease.load)}
         todo = [part for part in range(load.parts) if part not in done]
-        before = self._ledger.sums(lease.load)[1]
+        before = self._ledger.sums(lease.load).photos
         failure: HomewardError | None = None
         begun = time.monotonic()
         with open_runner(self._settings, spec, lease) as runner:
@@ -181,9 +181,17 @@ class Driver:
         return self._progress(load, final, before, time.monotonic() - begun)
 
     def _progress(self, load: Load, counters: Counters, before: int, running_s: float) -> Progress:
-        parts, photos, _ = self._ledger.sums(load.name)
+        done = self._ledger.sums(load.name)
         return Progress(
-            load.name, load.photos or 0, photos, load.parts or 0, parts, running_s, before, counters
+            load.name,
+            load.photos or 0,
+            done.photos,
+            load.parts or 0,
+            done.parts,
+            running_s,
+            before,
+            counters,
+            rejected=done.rejected,
         )
 
 

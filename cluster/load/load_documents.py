@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import replace
 
 from cluster.load.members import Member
 from cluster.load.outcome_file import forget, read_outcome, write_outcome
-from cluster.load.outcome_types import RECORD_DELETED, PartOutcome
+from cluster.load.outcome_types import OTHER_VERSION, RECORD_DELETED, PartOutcome
 from cluster.load.parts import read_part, write_part
 from cluster.load.plan_types import Part, PlannedPhoto
-from homeward.errors import NotFound
+from homeward.errors import Corrupt, NotFound
 from homeward.ids import record_id
 from photos.documents import DocumentStore
 
 AREA = "loads"
+
+_logger = logging.getLogger(__name__)
 
 
 class LoadDocuments:
@@ -67,18 +70,31 @@ class LoadDocuments:
         return len(names)
 
     def forget(self, load: str, part: int, record_ids: frozenset[str]) -> None:
-        """Take deleted records out of everything that is kept of a part."""
+        """Take deleted records out of everything that is kept of a part. A damaged document goes whole:
+        nobody can say what it names. Raises `Corrupt` for one that another version wrote."""
         for name in self._documents.list_documents(_outcomes(load, part)):
             try:
                 outcome = self.get_outcome(name)
             except NotFound:
+                continue
+            except Corrupt as error:
+                self._drop_damaged(name, error)
                 continue
             self._documents.put_document(name, write_outcome(forget(outcome, record_ids)))
         try:
             waiting = self.get_part(load, part)
         except NotFound:
             return
+        except Corrupt as error:
+            self._drop_damaged(_part_name(load, part), error)
+            return
         self.put_part(load, _without(waiting, record_ids))
+
+    def _drop_damaged(self, name: str, error: Corrupt) -> None:
+        if error.code == OTHER_VERSION:  # whoever wrote it can also take them out
+            raise error
+        _logger.error("removed %s, which names deleted records and cannot be read: %s", name, error.message)
+        self._documents.delete_document(name)
 
 
 def _without(part: Part, record_ids: frozenset[str]) -> Part:

@@ -196,7 +196,8 @@ class Loader:
         load = self._lease.load
         document = self._documents.put_outcome(load, self._lease.fence, outcome)
         faces = sum(len(one.face_ids) for one in outcome.photos if one.became is Became.ENROLLED)
-        done = DonePart(outcome.part, document, len(outcome.photos), faces)
+        rejected = sum(one.became is Became.REJECTED for one in outcome.photos)
+        done = DonePart(outcome.part, document, len(outcome.photos), faces, rejected)
         if self._ledger.commit_part(self._lease, done) != document:
             self._documents.drop(document)
         self._documents.drop_part(load, outcome.part)

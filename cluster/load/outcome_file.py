@@ -13,7 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.load.outcome_types import RECORD_DELETED, Became, PartOutcome, PhotoOutcome, RecordOutcome
+from cluster.load.outcome_types import (
+    OTHER_VERSION,
+    RECORD_DELETED,
+    Became,
+    PartOutcome,
+    PhotoOutcome,
+    RecordOutcome,
+)
 from homeward.errors import Corrupt
 
 _FORMAT = 1
@@ -68,7 +75,7 @@ def write_outcome(outcome: PartOutcome) -> bytes:
 
 def read_outcome(data: bytes) -> PartOutcome:
     """The outcome in a file. Raises `Corrupt` (LOAD_OUTCOME_INVALID) for what `write_outcome` did not write,
-    and for what changed since."""
+    and for what changed since; (LOAD_OTHER_VERSION) for what another version wrote."""
     try:
         return _read(data)
     except _Other as other:
@@ -119,7 +126,7 @@ def _read(data: bytes) -> PartOutcome:
         said = (schema.metadata or {})[_KEY]
         head = json.loads(said)
         if head["format"] != _FORMAT:
-            raise _Other("another version wrote it")
+            raise Corrupt("another version wrote this outcome of a part of a load", code=OTHER_VERSION)
         table = file.read(use_threads=False)
     rows = _rows(table)
     if schema.metadata.get(_DIGEST) != _digest(said, rows):

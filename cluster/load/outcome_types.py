@@ -17,6 +17,7 @@ class Became(StrEnum):
     REJECTED = "REJECTED"  # with the reason in `code`
 
 
+OTHER_VERSION = "LOAD_OTHER_VERSION"  # code of a document that another version of Homeward wrote
 RECORD_DELETED = "RECORD_DELETED"  # code of what was rejected because its record has a tombstone
 
 

@@ -26,7 +26,15 @@ from cluster.load.plan_types import Part
 from cluster.load.turns import Turns
 from cluster.prepare import NOT_KEPT, face_writes
 from cluster.writer import Committed, Job, Writer
-from homeward.errors import Conflict, EtagMismatch, HomewardError, InvalidInput, PhotoRejected, RecordDeleted
+from homeward.errors import (
+    Conflict,
+    EtagMismatch,
+    HomewardError,
+    InvalidInput,
+    PhotoRejected,
+    RecordDeleted,
+    WorkerUnavailable,
+)
 from homeward.ids import record_id
 from homeward.types import Face, PhotoFaces
 from workers.bulk import BulkPhoto
@@ -160,6 +168,8 @@ class PartWriter:
         assert photo.seen is not None
         read, seen = photo.read, photo.seen.faces
         if isinstance(seen, PhotoRejected) and seen.reason in NOT_KEPT:
+            return None
+        if isinstance(seen, WorkerUnavailable):  # not the photo's fault: another load is to look at it
             return None
         note = read.planned.note
         place = read.planned.number

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cluster.load.members import Member, Refusal
+from cluster.load.outcome_types import OTHER_VERSION
 from cluster.load.plan_types import Part, PlannedPhoto
 from homeward.errors import Corrupt
 from homeward.types import Attributes, PhotoNote
@@ -92,7 +93,7 @@ def read_part(document: bytes) -> Part:
             return Part(int(found["number"]), photos, str(found["agency"]), str(found["gallery"]))
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"this is no part of a load: {error}", code="LOAD_PART_INVALID") from error
-    raise Corrupt("this part of a load was written by another version", code="LOAD_PART_INVALID")
+    raise Corrupt("this part of a load was written by another version", code=OTHER_VERSION)
 
 
 def _photo(found: dict[str, Any]) -> PlannedPhoto:

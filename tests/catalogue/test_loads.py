@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogue.load_types import DonePart, Lease, LoadState
+from catalogue.load_types import DonePart, Lease, LoadState, LoadSums
 from catalogue.open import open_catalogue
 from catalogue.store import Catalogue
 from catalogue.tables import loads
@@ -140,7 +140,7 @@ def test_a_cancelled_load_is_nobodys_and_its_driver_does_nothing_more(catalogue:
     for act in (
         lambda: catalogue.loads.renew(lease),
         lambda: catalogue.loads.release(lease, LoadState.DONE),
-        lambda: catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1)),
+        lambda: catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1, 0)),
         lambda: catalogue.apply([of_load(lease, "r", {"p": 0})], lease),
     ):
         with pytest.raises(Conflict) as refused:
@@ -163,7 +163,7 @@ def test_an_older_lease_commits_nothing(catalogue: Catalogue) -> None:
     for act in (
         lambda: catalogue.apply([of_load(old, "s", {"p": 0})], old),
         lambda: catalogue.loads.add_parts(old, {0: [rid("r")]}),
-        lambda: catalogue.loads.commit_part(old, DonePart(0, "document", 1, 1)),
+        lambda: catalogue.loads.commit_part(old, DonePart(0, "document", 1, 1, 0)),
         lambda: catalogue.loads.planned(old, parts=1, photos=1, spec=""),
         lambda: catalogue.loads.begin(old, LoadState.UNDOING),
         lambda: catalogue.loads.settle_model(old, MODEL, 4),
@@ -183,14 +183,14 @@ def test_an_older_lease_commits_nothing(catalogue: Catalogue) -> None:
 
 def test_of_a_part_that_is_committed_twice_the_first_outcome_counts(catalogue: Catalogue) -> None:
     lease = loading(catalogue)
-    first = DonePart(3, "first", 5, 4)
+    first = DonePart(3, "first", 5, 4, 1)
     assert catalogue.loads.document_of("march", 3) is None
     assert catalogue.loads.commit_part(lease, first) == "first"
-    assert catalogue.loads.commit_part(lease, DonePart(3, "second", 6, 6)) == "first"
-    assert catalogue.loads.commit_part(lease, DonePart(1, "other", 2, 1)) == "other"
-    assert catalogue.loads.parts("march") == [DonePart(1, "other", 2, 1), first]
-    assert catalogue.loads.sums("march") == (2, 7, 5)
-    assert catalogue.loads.sums("nothing") == (0, 0, 0)
+    assert catalogue.loads.commit_part(lease, DonePart(3, "second", 6, 6, 0)) == "first"
+    assert catalogue.loads.commit_part(lease, DonePart(1, "other", 2, 1, 0)) == "other"
+    assert catalogue.loads.parts("march") == [DonePart(1, "other", 2, 1, 0), first]
+    assert catalogue.loads.sums("march") == LoadSums(2, 7, 5, 1)
+    assert catalogue.loads.sums("nothing") == LoadSums(0, 0, 0, 0)
     assert catalogue.loads.document_of("march", 3) == "first"
 
 
@@ -219,7 +219,7 @@ def test_loaders_that_begin_at_once_settle_the_model_and_commit_a_part_without_g
             catalogue.loads.settle_model(lease, MODEL, 4)
             together.wait(20)
             counted.append(
-                catalogue.loads.commit_part(lease, DonePart(part, f"{openers.index(catalogue)}", 1, 1))
+                catalogue.loads.commit_part(lease, DonePart(part, f"{openers.index(catalogue)}", 1, 1, 0))
             )
         return counted
 
@@ -272,7 +272,7 @@ def test_what_a_load_is_to_reinstate_stays_in_its_parts(catalogue: Catalogue) ->
     catalogue.loads.add_parts(lease, {0: [rid("r")]}, reinstate=True)
     assert outcomes(catalogue) == set()
     apply(catalogue, of_load(lease, "r", {"p": 0}, reinstate=True), lease=lease)
-    catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1))
+    catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1, 0))
     assert outcomes(catalogue) == set()
     catalogue.delete(Deletion(rid("r"), "", ""))
     assert outcomes(catalogue) == {(rid("r"), "march/0")}
@@ -287,7 +287,7 @@ def test_what_was_deleted_while_an_outcome_was_written_goes_from_it_each_time_it
     catalogue.delete(Deletion(rid("r"), "", ""))
     erase(catalogue)
     for _ in range(2):  # whoever does a part again has written its file again
-        catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1))
+        catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1, 0))
         assert outcomes(catalogue) == {(rid("r"), "march/0")}
         erase(catalogue)
 

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("document", sa.Text(), nullable=False),
         sa.Column("photos", sa.Integer(), nullable=False),
         sa.Column("faces", sa.Integer(), nullable=False),
+        sa.Column("rejected", sa.Integer(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("load", "part", name="pk_load_parts"),
     )

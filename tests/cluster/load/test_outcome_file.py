@@ -172,7 +172,6 @@ def test_another_table_is_refused(change: Any) -> None:
         "[]",
         "null",
         "[" * 100_000,
-        '{"format":2,"part":7,"records":[]}',
         '{"format":1,"part":7,"records":[]}',
         '{"format":1,"part":7}',
     ],
