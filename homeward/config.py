@@ -187,6 +187,11 @@ class LoadSettings(_Section):
     lapse_s: float = Field(
         20.0, ge=2, description="a driver that has said nothing for so long may be taken for dead"
     )
+    decode_on_gpu: bool = Field(
+        False,
+        description="JPEGs are decoded on the GPU that has the model, outside of the sandbox: for archives "
+        "whose origin you trust",
+    )
     thumbnails: int = Field(500, ge=0, description="photos shown in a report; all are in its tables")
     s3_access_key: SecretStr | None = Field(
         None, description="for sources in S3; empty: as for the photo store"

@@ -13,13 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected
-from homeward.types import PhotoFaces, UInt8
+from homeward.types import PhotoFaces
 from workers.decode import DecodedPhoto
+
+if TYPE_CHECKING:  # torch is for the model alone
+    from workers.device_photo import DevicePhoto
+
+Photo: TypeAlias = "DecodedPhoto | DevicePhoto"
 
 _AHEAD = 1  # batches that are decoded while others are in the model
 _AGAIN = frozenset({PhotoReason.DECODE_TIMEOUT, PhotoReason.DECODER_DIED})
@@ -37,13 +43,13 @@ class Model(Protocol):
     @property
     def device(self) -> str: ...
 
-    def embed_each(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]: ...
+    def embed_each(self, photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]: ...
 
 
 class Decoder(Protocol):
-    """What of `workers.sandbox.DecodePool` is used."""
+    """What of `workers.sandbox.DecodePool` or `workers.decode_cuda.CudaDecoder` is used."""
 
-    def decode_many(self, photos: Sequence[bytes]) -> list[DecodedPhoto | PhotoRejected]: ...
+    def decode_many(self, photos: Sequence[bytes]) -> Sequence[Photo | PhotoRejected]: ...
 
     def close(self) -> None: ...
 
@@ -75,13 +81,15 @@ class BulkEmbedding:
         *,
         lanes: int,
         use_threads: Callable[[int], object],
-        hash_picture: Callable[[UInt8], bytes] = lambda _: b"",
+        hash_picture: Callable[[Photo], bytes] = lambda _: b"",
+        in_lane: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """`lanes`: batches in the model at a time: one per core of a CPU, two for a GPU. `use_threads(1)` is
-        called in each thread that computes."""
+        called in each thread that computes; `in_lane` is entered around each batch (a CUDA stream)."""
         self._model = model
         self._decoder = decoder
         self._hash_picture = hash_picture
+        self._in_lane = in_lane
         self._in_model = threading.Semaphore(lanes)
         self._room = threading.Semaphore(lanes + _AHEAD)
         self._executor = ThreadPoolExecutor(
@@ -122,10 +130,14 @@ class BulkEmbedding:
         self._decoder.close()
 
     def _work(self, photos: Sequence[bytes]) -> BulkBatch:
+        with self._in_lane():
+            return self._batch(photos)
+
+    def _batch(self, photos: Sequence[bytes]) -> BulkBatch:
         begun = time.perf_counter()
         decoded = self._decoded(photos)
         pictures = [
-            b"" if isinstance(photo, PhotoRejected) else self._hash_picture(photo.pixels) for photo in decoded
+            b"" if isinstance(photo, PhotoRejected) else self._hash_picture(photo) for photo in decoded
         ]
         after = time.perf_counter()
         good = [photo for photo in decoded if not isinstance(photo, PhotoRejected)]
@@ -139,7 +151,7 @@ class BulkEmbedding:
         made = tuple(BulkPhoto(*pair) for pair in zip(answers, pictures, strict=True))
         return BulkBatch(made, after - begun, ended - started)
 
-    def _decoded(self, photos: Sequence[bytes]) -> list[DecodedPhoto | PhotoRejected]:
+    def _decoded(self, photos: Sequence[bytes]) -> list[Photo | PhotoRejected]:
         """Photos that were not decoded in time get a second go: the machine may have been busy, and what
         becomes of a photo must not hang on that."""
         decoded = list(self._decoder.decode_many(photos))

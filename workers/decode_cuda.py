@@ -1,9 +1,10 @@
 """JPEGs decoded on the GPU (nvJPEG), a batch at a time; every other photo goes through the sandbox.
 
-This needs an NVIDIA GPU to be exercised: elsewhere only the choice of photos and the fall-back run. nvJPEG
-reads the entropy-coded data inside this process, where a child could not contain it: headers are
-checked in the sandbox first, but a caller opts in, and does so for photos whose source it trusts. Its
-chroma upsampling differs from libjpeg's by a few levels, so one load should keep to one decoder.
+This needs an NVIDIA GPU to be exercised: elsewhere the choice of photos and the fall-back run, and nvJPEG is
+stood in for by libjpeg. nvJPEG reads the entropy-coded data inside this process, where a child could not
+contain it: headers are checked in the sandbox first, but a caller opts in, and does so for photos whose
+source it trusts. Its chroma upsampling differs from libjpeg's by a few levels, so one load should keep to one
+decoder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from homeward.errors import PhotoReason, PhotoRejected
 from workers.decode import DecodedPhoto, DecodeLimits, check_size, orientation
 from workers.decode_formats import PhotoFormat, sniff
-from workers.decode_modes import upright
+from workers.device_photo import DevicePhoto, turned
 from workers.sandbox import DecodePool
 
 _END_OF_IMAGE = b"\xff\xd9"  # nvJPEG fills what is missing with grey: a JPEG without an end is not for it
@@ -45,7 +46,8 @@ def jpeg_header(data: bytes, limits: DecodeLimits) -> DecodedPhoto:
 
 
 class CudaDecoder:
-    """Decodes like the `DecodePool` it is given, with JPEGs on `device`. Owns and closes both pools."""
+    """Decodes like the `DecodePool` it is given, but JPEGs on `device`, where they stay. Owns and closes both
+    pools."""
 
     def __init__(self, pool: DecodePool, headers: DecodePool, device: torch.device) -> None:
         """`headers` is a pool whose decoder is `HEADER_DECODER`."""
@@ -53,21 +55,20 @@ class CudaDecoder:
         self._headers = headers
         self._device = device
 
-    def decode_many(self, photos: Sequence[bytes]) -> list[DecodedPhoto | PhotoRejected]:
+    def decode_many(self, photos: Sequence[bytes]) -> list[DecodedPhoto | DevicePhoto | PhotoRejected]:
         """Each photo's pixels or its refusal, in order. Raises what `DecodePool.decode_many` raises."""
         headers = self._headers.decode_many(photos)
-        answers: list[DecodedPhoto | PhotoRejected | None] = [None] * len(photos)
+        answers: list[DecodedPhoto | DevicePhoto | PhotoRejected | None] = [None] * len(photos)
         chosen = [at for at, header in enumerate(headers) if isinstance(header, DecodedPhoto)]
-        for at, pixels in zip(chosen, self._on_device([photos[at] for at in chosen]), strict=False):
+        for at, planes in zip(chosen, self._on_device([photos[at] for at in chosen]), strict=True):
             header = headers[at]
             assert isinstance(header, DecodedPhoto)
-            stored = pixels.permute(1, 2, 0).cpu().numpy()
-            if stored.shape[:2] != (header.height, header.width):
+            if planes is None or planes.shape[1:] != (header.height, header.width):
                 continue
-            seen = upright(stored, int(header.pixels[0, 0, 0]))
-            height, width = seen.shape[:2]
+            seen = turned(planes, int(header.pixels[0, 0, 0]))
+            height, width = seen.shape[1:]
             digest = hashlib.sha256(photos[at]).hexdigest()
-            answers[at] = DecodedPhoto(seen, width, height, header.media_type, digest)
+            answers[at] = DevicePhoto(seen, width, height, header.media_type, digest)
         rest = [at for at, answer in enumerate(answers) if answer is None]
         for at, answer in zip(rest, self._pool.decode_many([photos[at] for at in rest]), strict=True):
             answers[at] = answer
@@ -78,13 +79,14 @@ class CudaDecoder:
         self._pool.close()
         self._headers.close()
 
-    def _on_device(self, jpegs: list[bytes]) -> list[torch.Tensor]:
-        """(3, h, w) uint8 RGB each; nothing when nvJPEG refuses one of them or there is no GPU."""
+    def _on_device(self, jpegs: Sequence[bytes]) -> list[torch.Tensor | None]:
+        """(3, h, w) uint8 RGB each; None for what nvJPEG refuses, and for all without a GPU."""
         if not jpegs:
             return []
         encoded = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
         try:
-            planes: list[torch.Tensor] = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=self._device)
-        except RuntimeError:
-            return []
-        return planes
+            return list(decode_jpeg(encoded, mode=ImageReadMode.RGB, device=self._device))
+        except RuntimeError:  # one that it refuses fails all: each on its own then
+            if len(jpegs) == 1:
+                return [None]
+        return [self._on_device([jpeg])[0] for jpeg in jpegs]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +20,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST_FROM_HEAP = 32 * 1024 * 1024  # bytes; the most glibc allows
 _KEPT_BYTES = 128 * 1024 * 1024
+_of_thread = threading.local()
 _CPU_FLAGS_WITH_FAST_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 
 
@@ -71,6 +75,26 @@ def set_threads(threads: int) -> int:
     if threads > 0:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def own_stream(device: str) -> AbstractContextManager[object]:
+    """Work of this thread on a GPU goes into a stream of the thread's own, beside that of others, and is done
+    when the context ends. On a CPU nothing."""
+    if device == "cpu":
+        return nullcontext()
+    return _own_stream(device)
+
+
+@contextmanager
+def _own_stream(device: str) -> Iterator[None]:
+    streams: dict[str, torch.cuda.Stream] | None = getattr(_of_thread, "streams", None)
+    if streams is None:
+        streams = _of_thread.streams = {}
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stub
+    with torch.cuda.stream(streams[device]):
+        yield
+        streams[device].synchronize()
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from homeward.config import Settings, WorkerSettings
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from homeward.types import UInt8
-    from workers.bulk import BulkEmbedding
+    from workers.bulk import BulkEmbedding, Photo
+    from workers.decode_cuda import CudaDecoder
     from workers.embedding import Embedding
     from workers.local import LocalEmbedding
     from workers.model import FaceModel
@@ -97,13 +99,40 @@ def local_embedding(pipeline: Pipeline, pool: DecodePool, settings: WorkerSettin
 def open_bulk(settings: Settings, hash_picture: Callable[[UInt8], bytes]) -> BulkEmbedding:
     """The model in this process for a bulk load. Raises what `open_model` raises. Close it."""
     from workers.bulk import BulkEmbedding, lanes_of
-    from workers.device import set_threads
+    from workers.device import own_stream, set_threads
 
     pool = open_decoder(settings.workers)
     try:
         pipeline = open_pipeline(settings)
+        decoder = _bulk_decoder(settings, pool, pipeline.device)
     except BaseException:
         pool.close()
         raise
-    lanes = lanes_of(pipeline.device, settings.workers.threads)
-    return BulkEmbedding(pipeline, pool, lanes=lanes, use_threads=set_threads, hash_picture=hash_picture)
+
+    return BulkEmbedding(
+        pipeline,
+        decoder,
+        lanes=lanes_of(pipeline.device, settings.workers.threads),
+        use_threads=set_threads,
+        hash_picture=partial(_hashed, hash_picture),
+        in_lane=partial(own_stream, pipeline.device),
+    )
+
+
+def _bulk_decoder(settings: Settings, pool: DecodePool, device: str) -> DecodePool | CudaDecoder:
+    """With `loads.decode_on_gpu` JPEGs are decoded where the model is, if that is a GPU."""
+    if not settings.loads.decode_on_gpu or device == "cpu":
+        return pool
+    import torch
+
+    from workers.decode_cuda import HEADER_DECODER, CudaDecoder
+    from workers.sandbox import DecodePool
+
+    headers = DecodePool.from_settings(settings.workers, decoder=HEADER_DECODER)
+    return CudaDecoder(pool, headers, torch.device(device))
+
+
+def _hashed(hash_picture: Callable[[UInt8], bytes], photo: Photo) -> bytes:
+    from workers.device_photo import DevicePhoto, small_pixels
+
+    return hash_picture(small_pixels(photo.planes) if isinstance(photo, DevicePhoto) else photo.pixels)

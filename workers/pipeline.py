@@ -17,9 +17,12 @@ from homeward.errors import HomewardError, InvalidInput, TemplateInvalid, Worker
 from homeward.types import Box, Face, Float32, PhotoFaces, Quality, UInt8
 from workers.align import align
 from workers.decode import DecodedPhoto
+from workers.device_photo import DevicePhoto
 from workers.embed import embed
 from workers.model import CropSpec, Detections, FaceModel
 from workers.quality import FaceView, assess
+
+Photo = DecodedPhoto | DevicePhoto
 
 SHOWN_PX = 256  # side of the crops shown to people
 _SHOWN_SCALE = 0.75  # of the embedder's own zoom: people want some hair and chin
@@ -59,7 +62,7 @@ class Pipeline:
         """Where the model runs, for people."""
         return str(self._model.device)
 
-    def embed(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces]:
+    def embed(self, photos: Sequence[Photo]) -> list[PhotoFaces]:
         """As `embed_each`, but the first photo's error is raised."""
         results = self.embed_each(photos)
         for result in results:
@@ -67,7 +70,7 @@ class Pipeline:
                 raise result
         return [result for result in results if isinstance(result, PhotoFaces)]
 
-    def embed_each(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
+    def embed_each(self, photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]:
         """The faces of each photo, or why there are none to be had; in order.
 
         A photo without faces is no error. What breaks on one photo costs that photo alone.
@@ -82,7 +85,7 @@ class Pipeline:
             return [_as_typed(error)]
 
     @torch.inference_mode()
-    def _embed_batch(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
+    def _embed_batch(self, photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]:
         images = [self._on_device(photo) for photo in photos]
         located = self._locate(photos, images)
         owner = torch.tensor([i for i, faces in enumerate(located) for _ in faces.scores], dtype=torch.int64)
@@ -127,8 +130,10 @@ class Pipeline:
         shown: UInt8 = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         return shown
 
-    def _on_device(self, photo: DecodedPhoto) -> Tensor:
+    def _on_device(self, photo: Photo) -> Tensor:
         """(3, H, W) uint8, a view of the pixels where they may be shared."""
+        if isinstance(photo, DevicePhoto):
+            return photo.planes
         pixels = photo.pixels
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise InvalidInput(
@@ -136,9 +141,13 @@ class Pipeline:
             )
         if not (pixels.flags.writeable and pixels.flags.c_contiguous):  # torch shares neither
             pixels = np.array(pixels, order="C")
-        return torch.from_numpy(pixels).to(self._model.device).permute(2, 0, 1)
+        stored = torch.from_numpy(pixels)
+        if self._model.device.type == "cuda":
+            # From pinned memory the copy runs beside what this lane's stream has yet to do.
+            stored = stored.pin_memory().to(self._model.device, non_blocking=True)
+        return stored.permute(2, 0, 1)
 
-    def _locate(self, photos: Sequence[DecodedPhoto], images: Sequence[Tensor]) -> list[_Located]:
+    def _locate(self, photos: Sequence[Photo], images: Sequence[Tensor]) -> list[_Located]:
         """Detect in all photos; those shrunk at decode are searched for accordingly smaller faces."""
         by_face_px: dict[int, list[int]] = defaultdict(list)
         for position, photo in enumerate(photos):
@@ -163,7 +172,7 @@ class Pipeline:
 
     def _photo_faces(
         self,
-        photo: DecodedPhoto,
+        photo: Photo,
         located: _Located,
         templates: Sequence[Float32 | TemplateInvalid],
         quality: Sequence[Quality],
@@ -190,13 +199,13 @@ def _with_context(crop: CropSpec) -> CropSpec:
     return CropSpec(SHOWN_PX, tuple((x * zoom + shift, y * zoom + shift) for x, y in crop.points))
 
 
-def _zoom(photo: DecodedPhoto) -> Tensor:
+def _zoom(photo: Photo) -> Tensor:
     """(2,) float64: full-size pixels per pixel held, across and down; 1 unless shrunk at decode."""
-    height, width = photo.pixels.shape[:2]
+    height, width = photo.planes.shape[1:] if isinstance(photo, DevicePhoto) else photo.pixels.shape[:2]
     return torch.tensor((photo.width / width, photo.height / height), dtype=torch.float64)
 
 
-def _at_full_size(faces: _Located, photo: DecodedPhoto) -> _Located:
+def _at_full_size(faces: _Located, photo: Photo) -> _Located:
     zoom = _zoom(photo).to(faces.boxes)
     return _Located(faces.boxes * zoom.repeat(2), faces.landmarks * zoom, faces.scores)
 

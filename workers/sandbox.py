@@ -91,7 +91,12 @@ class DecodePool:
 
     @staticmethod
     def from_settings(
-        settings: WorkerSettings, *, processes: int | None = None, scale_to_px: int = 0, light: bool = False
+        settings: WorkerSettings,
+        *,
+        processes: int | None = None,
+        scale_to_px: int = 0,
+        light: bool = False,
+        decoder: str = DECODER,
     ) -> DecodePool:
         """A pool as the operator set it. `light`: without torch, up in a second, for a few photos."""
         limits = replace(DecodeLimits.from_settings(settings), scale_to_px=scale_to_px)
@@ -100,7 +105,7 @@ class DecodePool:
             processes=settings.decode_processes if processes is None else processes,
             timeout_s=settings.decode_timeout_s,
             memory_bytes=settings.decode_memory_bytes,
-            decoder=LIGHT_DECODER if light else DECODER,
+            decoder=LIGHT_DECODER if light else decoder,
         )
 
     @property

@@ -57,7 +57,7 @@ def test_a_load_from_its_dry_run_to_its_undoing(archive: Path, tmp_path: Path) -
     assert done.exit_code == 6  # two photos give nothing
     assert "4 photos accounted for" in done.stderr
     assert run(home, "load", "start", "march", str(archive), *where).exit_code == 4
-    assert run(home, "load", "resume", "march").exit_code == 0
+    assert run(home, "load", "resume", "march").exit_code == 6  # as it was said when it was done
 
     page, table = tmp_path / "march.html", tmp_path / "rejected.csv"
     told = run(home, "load", "report", "march", "--html", str(page), "--csv", str(table))

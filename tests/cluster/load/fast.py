@@ -25,11 +25,11 @@ from cluster.load.spec import LoadSpec
 from cluster.load.undo import Taken, undo
 from homeward.config import LoadSettings, Settings
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected, StoreUnavailable
-from homeward.types import FaceRow, Float32, PhotoFaces, UInt8
+from homeward.types import FaceRow, Float32, PhotoFaces
 from index.columns import Columns, from_rows
 from photos.folder import FolderPhotoStore
 from tests.cluster.fakes import DIMENSION, MODEL_ID, fake_face
-from workers.bulk import BulkEmbedding
+from workers.bulk import BulkEmbedding, Photo
 from workers.decode import DecodedPhoto
 
 SETTINGS = LoadSettings(lapse_s=20.0, patience_s=3.0)
@@ -65,9 +65,9 @@ class FakeModel:
         self.photos = 0
         self.before: Callable[[list[bytes]], object] = lambda _: None
 
-    def embed_each(self, photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
+    def embed_each(self, photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]:
         """As `Pipeline`'s."""
-        contents = [photo.pixels.tobytes() for photo in photos]
+        contents = [content_of(photo) for photo in photos]
         self.before(contents)
         self.photos += len(photos)
         batch = hashlib.sha256(b"".join(contents)).digest()
@@ -87,9 +87,15 @@ def _stirred(template: Float32, batch: bytes) -> Float32:
     return (moved / np.linalg.norm(moved)).astype(np.float32)
 
 
-def fake_hash(pixels: UInt8) -> bytes:
+def content_of(photo: Photo) -> bytes:
+    """The bytes that `FakeDecoder` was given."""
+    assert isinstance(photo, DecodedPhoto)
+    return photo.pixels.tobytes()
+
+
+def fake_hash(photo: Photo) -> bytes:
     """Of other bytes another picture."""
-    return hashlib.sha256(pixels.tobytes()).digest()
+    return hashlib.sha256(content_of(photo)).digest()
 
 
 class MemoryGallery:

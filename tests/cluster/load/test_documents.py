@@ -13,9 +13,9 @@ from cluster.load.load_documents import LoadDocuments
 from cluster.load.outcome_types import Became
 from homeward.errors import Corrupt, HomewardError, NotFound, WorkerUnavailable
 from homeward.types import PhotoFaces
-from tests.cluster.load.fast import World
+from tests.cluster.load.fast import World, content_of
 from tests.cluster.load.test_loading import TREE, became, erase, folder, id_of, world
-from workers.decode import DecodedPhoto
+from workers.bulk import Photo
 
 __all__ = ["folder", "world"]
 
@@ -65,11 +65,11 @@ def _damage(documents: LoadDocuments, name: str) -> None:
 def test_a_photo_on_which_the_model_failed_is_looked_at_by_another_load(world: World, folder: Path) -> None:
     real = world.model.embed_each
 
-    def fails(photos: Sequence[DecodedPhoto]) -> list[PhotoFaces | HomewardError]:
+    def fails(photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]:
         found = real(photos)
         broken = TREE["B/0.png"]
         return [
-            WorkerUnavailable("out of memory") if photo.pixels.tobytes() == broken else one
+            WorkerUnavailable("out of memory") if content_of(photo) == broken else one
             for photo, one in zip(photos, found, strict=True)
         ]
 
