@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -135,6 +135,8 @@ class S3Bucket:
             finally:
                 response.close()
                 response.release_conn()
+            if len(data) < _promised(response.headers, data):
+                raise _cut_off()
         return data if limit is None else data[:limit]
 
     def start(self, key: str, most: int) -> Start | None:
@@ -151,9 +153,9 @@ class S3Bucket:
             finally:
                 response.close()
                 response.release_conn()
-            size = int(response.headers.get("Content-Length", len(data)))
+            size = _promised(response.headers, data)
             if len(data) < min(size, most):
-                raise ConnectionError("the answer ended before the object did")
+                raise _cut_off()
         return Start(data, size, _bare(response.headers.get("ETag")))
 
     def exists(self, key: str) -> bool:
@@ -225,6 +227,23 @@ class S3Bucket:
             for item in reversed(found):
                 self._client.remove_object(self._name, str(item.object_name), version_id=item.version_id)
         return len(found)
+
+
+def _promised(headers: Mapping[str, str], data: bytes) -> int:
+    """The length that an answer says it has; of one in chunks, which say where they end, that of its `data`.
+
+    One that says nothing was cut off in its headers: to Python's HTTP client the end of a connection ends
+    them too, and an empty answer comes out as if it were whole."""
+    length = headers.get("Content-Length")
+    if length is not None:
+        return int(length)
+    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+        return len(data)
+    raise _cut_off()
+
+
+def _cut_off() -> ConnectionError:
+    return ConnectionError("the answer ended before the object did")
 
 
 def _bare(etag: str | None) -> str:

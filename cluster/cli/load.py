@@ -17,7 +17,7 @@ from rich.text import Text
 from cluster.cli.exits import Exit, command
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
-from homeward.errors import InvalidInput
+from homeward.errors import Corrupt, InvalidInput, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from catalogue.load_types import Load, LoadSums
@@ -86,7 +86,7 @@ async def start(
     )
     if dry_run:
         return _try(spec)
-    with _driver() as (driver, _, _), _display() as display:
+    with _driver() as (driver, _, _), _display() as display, _resumable(name):
         return _ended(driver.start(name, spec, display), display)
 
 
@@ -95,7 +95,7 @@ async def start(
 async def resume(name: Name) -> Exit | None:
     """Go on with a load where it was: what is committed is not looked at again."""
     _check_here()
-    with _driver() as (driver, _, _), _display() as display:
+    with _driver() as (driver, _, _), _display() as display, _resumable(name):
         return _ended(driver.resume(name, display, _tell), display)
 
 
@@ -293,6 +293,18 @@ def _display() -> Iterator[Display]:
         yield display
     finally:
         end_display(display)
+
+
+@contextmanager
+def _resumable(name: str) -> Iterator[None]:
+    """Say how to go on with a load that something else than its input has stopped."""
+    from cluster.load.patience import Stopped
+
+    try:
+        yield
+    except (Stopped, Corrupt, Overloaded, Unavailable):
+        _tell(f"what is committed stays; homeward load resume {name} goes on where it was")
+        raise
 
 
 def _tell(said: str) -> None:

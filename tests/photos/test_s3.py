@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -196,3 +200,43 @@ def test_every_error_of_the_sdk_is_mapped() -> None:
     for kind in raised:
         with pytest.raises(StoreUnavailable), bucket.mapped():
             raise kind.__new__(kind)
+
+
+def test_an_answer_that_is_cut_off_anywhere_is_never_taken_for_the_object() -> None:
+    head = b'HTTP/1.1 200 OK\r\nServer: S3\r\nETag: "abc"\r\nContent-Length: 5\r\n\r\n'
+    cuts = [*range(head.index(b"\r\n") + 2, len(head), 9), len(head), len(head) + 1, len(head) + 4]
+    with answering() as (bucket, answers):
+        for cut in cuts:
+            for read in (
+                lambda: bucket.get("key"),
+                lambda: bucket.get("key", 5),
+                lambda: bucket.start("key", 9),
+            ):
+                answers[:] = [(head + b"photo")[:cut]]
+                with pytest.raises(StoreUnavailable):
+                    read()
+        answers[:] = [head + b"photo"]
+        assert bucket.get("key") == b"photo"
+        answers[:] = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nphoto\r\n0\r\n\r\n"]
+        start = bucket.start("key", 9)
+        assert start is not None
+        assert (start.data, start.size) == (b"photo", 5)
+
+
+@contextmanager
+def answering() -> Iterator[tuple[S3Bucket, list[bytes]]]:
+    """A bucket at a server that answers each request with these bytes and ends the connection."""
+    answers: list[bytes] = [b""]
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answers[0])
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"127.0.0.1:{server.server_address[1]}"
+        client = Minio(endpoint, "key", "secret", secure=False, region="r", http_client=urllib3.PoolManager())
+        yield S3Bucket(client, "bucket"), answers
+        server.shutdown()

@@ -1,0 +1,310 @@
+"""Loads over real servers that are slow, silent, full or killed: nothing is lost, and the reason is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from benchmarks.kills_archive import Archive, draw_archive
+from benchmarks.served import environment
+from benchmarks.stores import Stores
+from homeward.config import CatalogueSettings, GallerySettings, PhotoStoreSettings, Settings
+from tests.cluster.load.exported import Export, documents_of, export
+from tests.cluster.load.troubled import Proxy, proxied
+from tests.servers.milvus import Milvus
+from tests.servers.postgres import Postgres
+from tests.servers.seaweed import Seaweed
+from workers.open import open_model
+
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
+
+PHOTOS = 150
+STOPPED = 5  # exit code: a store does not answer
+REJECTED = 6  # exit code: done, and some photos were rejected
+
+
+@dataclass(frozen=True)
+class Place:
+    """Stores of one load, and the command over them."""
+
+    stores: Stores
+    folder: Path
+    archive: Archive
+    postgres: Postgres
+
+    @property
+    def settings(self) -> Settings:
+        """For looking at what is there."""
+        return Settings(
+            data_dir=self.folder,
+            catalogue=self.stores.catalogue,
+            gallery=self.stores.gallery,
+            photos=self.stores.photos,
+        )
+
+    def begin(self, verb: str, *more: str, patience_s: float = 300.0) -> subprocess.Popen[str]:
+        """`homeward load VERB march`, under way."""
+        own = {
+            "HOMEWARD_DATA_DIR": str(self.folder),
+            "HOMEWARD_LOADS__PART_PHOTOS": "16",
+            "HOMEWARD_LOADS__PATIENCE_S": str(patience_s),
+            "HOMEWARD_LOADS__LAPSE_S": "3",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli.main", "load", verb, "march", *more],
+            env=environment(self.stores, own),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def start(self, patience_s: float = 300.0) -> subprocess.Popen[str]:
+        """The load of the archive, under way."""
+        named = ("--manifest", str(self.archive.manifest), "--agency", "agency", "--gallery", "missing")
+        return self.begin("start", str(self.archive.tar), *named, patience_s=patience_s)
+
+    def parts(self) -> int:
+        """How many are committed."""
+        name = str(self.stores.catalogue.uri).rpartition("/")[2]
+        try:
+            with self.postgres.connect(name) as connection:
+                found = connection.execute("SELECT count(*) FROM load_parts").fetchone()
+        except psycopg.Error:
+            return 0
+        return 0 if found is None else int(found[0])
+
+    def wait_for_parts(self, least: int) -> None:
+        """Until so many are committed."""
+        give_up = time.monotonic() + 240
+        while self.parts() < least:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+
+    def held(self) -> Export:
+        """What the stores hold."""
+        model = open_model(self.settings)
+        found = export(self.settings, model.model_id, model.embedder.dimension)
+        return {
+            **found,
+            "waiting": [name for name in documents_of(self.settings, "march") if "/parts/" in name],
+        }
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return draw_archive(tmp_path_factory.mktemp("archive"), PHOTOS, seed=11)
+
+
+class Places:
+    """Makes places on the same servers."""
+
+    def __init__(
+        self, archive: Archive, postgres: Postgres, milvus: Milvus, seaweed: Seaweed, folder: Path
+    ) -> None:
+        self._archive = archive
+        self._postgres = postgres
+        self._milvus = milvus
+        self._seaweed = seaweed
+        self._folder = folder
+        self._proxy: Proxy | None = None
+
+    def make(self, name: str, s3_port: int | None = None) -> Place:
+        """Empty stores; S3 perhaps through a proxy."""
+        with self._postgres.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        seaweed = self._seaweed if s3_port is None else Seaweed(self._seaweed.server, s3_port)
+        stores = Stores(
+            catalogue=self._postgres.settings(name),
+            gallery=self._milvus.settings(name, timeout_s=10.0),
+            photos=seaweed.settings("homeward", name),
+            postgres=self._postgres,
+            milvus=self._milvus,
+        )
+        folder = self._folder / name
+        folder.mkdir()
+        return Place(stores, folder, self._archive, self._postgres)
+
+
+@pytest.fixture(scope="module")
+def places(
+    archive: Archive,
+    postgres_server: Postgres,
+    milvus_server: Milvus,
+    seaweed_server: Seaweed,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Places:
+    return Places(archive, postgres_server, milvus_server, seaweed_server, tmp_path_factory.mktemp("places"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(places: Places) -> Export:
+    """What the archive comes to when nothing is wrong."""
+    place = places.make("undisturbed")
+    assert ended(place.start()) == REJECTED
+    held = place.held()
+    assert held["waiting"] == []
+    assert held["templates"]
+    return held
+
+
+def ended(driver: subprocess.Popen[str], *said: str) -> int:
+    """The driver's exit code; what it said must hold these."""
+    output, _ = driver.communicate(timeout=600)
+    for text in said:
+        assert text in output, output[-3000:]
+    assert "Traceback" not in output, output[-3000:]
+    return driver.returncode
+
+
+def test_a_photo_store_that_is_slow_and_answers_503_costs_time_alone(
+    places: Places, seaweed_server: Seaweed, undisturbed: Export
+) -> None:
+    with proxied(seaweed_server.port) as proxy:
+        place = places.make("slow", proxy.port)
+        proxy.busy, proxy.delay_s = 0.3, 0.1
+        assert ended(place.start()) == REJECTED
+        assert proxy.refused > 10
+        proxy.busy, proxy.delay_s = 0.0, 0.0
+        assert place.held() == undisturbed
+
+
+def test_a_photo_store_that_is_gone_stops_the_load_with_the_reason_and_resume_goes_on(
+    places: Places, seaweed_server: Seaweed, undisturbed: Export
+) -> None:
+    with proxied(seaweed_server.port) as proxy:
+        place = places.make("gone", proxy.port)
+        driver = place.start(patience_s=4.0)
+        place.wait_for_parts(2)
+        proxy.gone = True
+        assert ended(driver, "photo store", "resume") == STOPPED
+        assert ended(place.begin("status"), "stopped") == 0
+        proxy.gone = False
+        assert ended(place.begin("resume")) == REJECTED
+        assert place.held() == undisturbed
+
+
+def test_a_gallery_that_is_silent_stops_the_load_with_the_reason_and_resume_goes_on(
+    places: Places, milvus_server: Milvus, undisturbed: Export
+) -> None:
+    place = places.make("silent")
+    driver = place.start(patience_s=4.0)
+    place.wait_for_parts(2)
+    with suspended(milvus_server.server.pid):
+        assert ended(driver, "Milvus", "resume") == STOPPED
+    assert ended(place.begin("resume")) == REJECTED
+    assert place.held() == undisturbed
+
+
+def test_what_is_deleted_while_a_load_lies_killed_stays_deleted_and_undo_leaves_nothing(
+    places: Places, undisturbed: Export
+) -> None:
+    place = places.make("deleted")
+    driver = place.start()
+    place.wait_for_parts(2)
+    driver.kill()
+    driver.communicate()
+    gone = sorted(place.held()["records"])[:3]
+    before = place.parts()
+    assert gone
+    delete(place, gone)
+    assert ended(place.begin("resume")) == REJECTED
+    assert place.parts() > before
+    held = place.held()
+    assert held["records"] == {
+        reference: record for reference, record in undisturbed["records"].items() if reference not in gone
+    }
+    assert held["tombstones"] == len(gone)
+    assert ended(place.begin("undo", "--yes")) == 0
+    held = place.held()
+    assert (held["records"], held["templates"], held["photos"]) == ({}, {}, {})
+
+
+def test_a_full_disk_stops_the_load_with_the_reason_and_resume_goes_on(
+    archive: Archive, tmp_path: Path, postgres_server: Postgres
+) -> None:
+    """The embedded stores, on a file system of their own that is too small and is enlarged then."""
+    whole = embedded(tmp_path / "whole", archive, postgres_server)
+    assert ended(whole.start()) == REJECTED
+    used = sum(file.stat().st_size for file in whole.folder.rglob("*") if file.is_file())
+    with small_disk(tmp_path / "small", used // 2) as (folder, enlarge):
+        place = embedded(folder, archive, postgres_server)
+        assert ended(place.start(patience_s=2.0), "full", "resume") == STOPPED
+        enlarge(4 * used)
+        assert ended(place.begin("resume")) == REJECTED
+        assert place.held() == whole.held()
+
+
+def embedded(folder: Path, archive: Archive, postgres: Postgres) -> Place:
+    """The stores of an installation without servers."""
+    folder.mkdir(exist_ok=True)
+    stores = Stores(
+        catalogue=CatalogueSettings(),
+        gallery=GallerySettings(),
+        photos=PhotoStoreSettings(),
+        postgres=None,  # type: ignore[arg-type]
+        milvus=None,  # type: ignore[arg-type]
+    )
+    return Place(stores, folder, archive, postgres)
+
+
+def delete(place: Place, references: list[str]) -> None:
+    """Delete these records and erase what can be erased, as a server does."""
+    from catalogue.open import open_catalogue
+    from catalogue.types import Deletion
+    from homeward.ids import record_id
+    from homeward.types import RecordKey
+
+    catalogue = open_catalogue(place.settings.catalogue, place.folder)
+    try:
+        for reference in references:
+            key = RecordKey("agency", "missing", reference)
+            catalogue.delete(Deletion(record_id(key), "asked for", "officer 7"))
+    finally:
+        catalogue.close()
+
+
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """A process and its children do nothing meanwhile."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for one in family:
+        one.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for one in family:
+            one.send_signal(signal.SIGCONT)
+    time.sleep(5)
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A file system of so many bytes, and what enlarges it. Skips the test where none can be mounted."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if os.geteuid() != 0 or mount is None:
+        pytest.skip("a small file system takes the right to mount one")
+    if subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+
+    def enlarge(bytes_: int) -> None:
+        subprocess.run([mount, "-o", f"remount,size={bytes_}", str(folder)], check=True)
+
+    try:
+        yield folder, enlarge
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
