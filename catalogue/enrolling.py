@@ -175,9 +175,9 @@ def _load(revs: Revs, items: Sequence[tuple[str, RecordWrite]], now: datetime) -
     references = sa.select(faces.c.face_id, faces.c.record_id, faces.c.sha256, faces.c.model_id)
     for row in sql.select_in(connection, references, faces.c.record_id, known):
         states[row["record_id"]].faces[row["face_id"]] = FaceRef(row["sha256"], row["model_id"])
-    gone = sa.select(tombstones.c.record_id)
+    gone = sa.select(tombstones.c.record_id, tombstones.c.rev)
     for row in sql.select_in(connection, gone, tombstones.c.record_id, states):
-        states[row["record_id"]].tombstoned = True
+        states[row["record_id"]].tombstone = row["rev"]
     asked = [write.request for _, write in items if write.request is not None]
     return Plan(revs.last, now, states, load_requests(connection, asked))
 

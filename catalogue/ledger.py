@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from catalogue import loads, undoing
@@ -77,12 +77,23 @@ class LoadLedger:
             return loads.cancel(connection, name)
 
     def add_parts(
-        self, lease: Lease, records_of: Mapping[int, Iterable[str]], *, reinstate: bool = False
+        self, lease: Lease, records_of: Mapping[int, Iterable[str]], *, reinstate_until: int = 0
     ) -> None:
-        """Note which records (ids) the documents of these parts name: they go from them when deleted. Those
-        that were deleted before go too, unless the load is to `reinstate` them."""
+        """Note which records (ids) the documents of these parts will name: they go from them when deleted.
+        Those that were deleted before go too, but for deletions up to the rev `reinstate_until`."""
         with self._database.writing() as connection:
-            loads.add_parts(connection, lease, records_of, self._clock.now(), reinstate=reinstate)
+            loads.add_parts(connection, lease, records_of, self._clock.now(), reinstate_until=reinstate_until)
+
+    def laid_ready(self, lease: Lease, parts: Sequence[int], *, reinstate_until: int = 0) -> None:
+        """The documents of parts that were noted are written: what was deleted meanwhile goes from them."""
+        with self._database.writing() as connection:
+            loads.laid_ready(connection, lease, parts, self._clock.now(), reinstate_until=reinstate_until)
+
+    def overlapping(self, name: str) -> list[str]:
+        """Other loads, not undone, that name records of this one. What they found there before may be what
+        this one brought."""
+        with self._database.reading() as connection:
+            return loads.overlapping(connection, name)
 
     def commit_part(self, lease: Lease, part: DonePart) -> str:
         """Note that a part is done; the name of the outcome file that counts.

@@ -25,10 +25,12 @@ _COUNTS = (load_parts.c.photos, load_parts.c.faces, load_parts.c.rejected)
 
 def create(connection: sa.Connection, name: str, spec: str, holder: str, now: datetime) -> Lease:
     """A new load and the right to drive it; see `LoadLedger.create`."""
+    # Of a load that was discarded the name can be used again, but none of its fences.
+    lease = Lease(name, int(1000 * now.timestamp()))
     row = {
         "name": name,
         "state": LoadState.PLANNING.value,
-        "fence": 1,
+        "fence": lease.fence,
         "holder": holder,
         "heartbeat_at": now,
         "spec": spec,
@@ -47,7 +49,7 @@ def create(connection: sa.Connection, name: str, spec: str, holder: str, now: da
             code="LOAD_EXISTS",
             load=name,
         )
-    return Lease(name, 1)
+    return lease
 
 
 def take(
@@ -158,7 +160,7 @@ def add_parts(
     records_of: Mapping[int, Iterable[str]],
     now: datetime,
     *,
-    reinstate: bool,
+    reinstate_until: int,
 ) -> None:
     """See `LoadLedger.add_parts`."""
     check(connection, lease)
@@ -168,8 +170,33 @@ def add_parts(
         for record in sorted(set(record_ids))
     ]
     sql.insert_new(connection, load_records, named)
-    if not reinstate:
-        _forget_deleted(connection, lease.load, list(records_of), now)
+    _forget_deleted(connection, lease.load, list(records_of), now, after=reinstate_until)
+
+
+def laid_ready(
+    connection: sa.Connection, lease: Lease, parts: Sequence[int], now: datetime, *, reinstate_until: int
+) -> None:
+    """See `LoadLedger.laid_ready`."""
+    check(connection, lease)
+    _forget_deleted(connection, lease.load, parts, now, after=reinstate_until)
+
+
+def overlapping(connection: sa.Connection, name: str) -> list[str]:
+    """See `LoadLedger.overlapping`."""
+    mine = load_records.alias()
+    query = (
+        sa.select(load_records.c.load)
+        .distinct()
+        .join(mine, mine.c.record_id == load_records.c.record_id)
+        .join(loads, loads.c.name == load_records.c.load)
+        .where(
+            mine.c.load == name,
+            load_records.c.load != name,
+            loads.c.state.not_in([LoadState.UNDOING.value, LoadState.UNDONE.value]),
+        )
+        .order_by(load_records.c.load)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def commit_part(connection: sa.Connection, lease: Lease, part: DonePart, now: datetime) -> str:
@@ -192,12 +219,15 @@ def commit_part(connection: sa.Connection, lease: Lease, part: DonePart, now: da
     return counts
 
 
-def _forget_deleted(connection: sa.Connection, load: str, parts: Sequence[int], now: datetime) -> None:
-    """Records that were deleted while a document that names them was being written must go from it."""
+def _forget_deleted(
+    connection: sa.Connection, load: str, parts: Sequence[int], now: datetime, *, after: int = 0
+) -> None:
+    """Records that were deleted, behind the rev `after`, while a document that names them was being written
+    must go from it."""
     query = (
         sa.select(load_records.c.record_id, load_records.c.part)
         .join(tombstones, tombstones.c.record_id == load_records.c.record_id)
-        .where(load_records.c.load == load, load_records.c.part.in_(parts))
+        .where(load_records.c.load == load, load_records.c.part.in_(parts), tombstones.c.rev > after)
     )
     items = [outcome_item(row.record_id, load, row.part) for row in connection.execute(query)]
     add_erasures(connection, items, now)

@@ -32,7 +32,7 @@ class RecordState:
     row: Values | None = None  # of `records`
     photos: dict[str, Values] = field(default_factory=dict)  # of `record_photos`, by sha256
     faces: dict[str, FaceRef] = field(default_factory=dict)
-    tombstoned: bool = False
+    tombstone: int | None = None  # the rev of its deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Plan:
         state = self.states[record_id]
         if (done := replay(self.requests, write.request)) is not None:
             return done
-        if state.tombstoned and not write.reinstate:
+        if state.tombstone is not None and not _reinstates(write, state.tombstone):
             raise RecordDeleted(
                 "this record was deleted; enrol it with reinstate only if it shall come back",
                 record_id=record_id,
@@ -141,9 +141,9 @@ class Plan:
             del state.faces[face_id]
             self.faces.pop(face_id, None)
             self.faces_gone[face_id] = record_id
-        if state.tombstoned:
+        if state.tombstone is not None:
             self.reinstated.add(record_id)
-            state.tombstoned = False
+            state.tombstone = None
         self.changes.append({"rev": rev, "record_id": record_id, "deleted": False, "at": self.now})
         if write.request is not None:
             request = request_row(write.request, effect.result, self.now)
@@ -184,6 +184,10 @@ class Plan:
                 found[photo.sha256]["position"] = position
                 position += 1
         return found
+
+
+def _reinstates(write: RecordWrite, deleted: int) -> bool:
+    return write.reinstate and (write.reinstate_until is None or deleted <= write.reinstate_until)
 
 
 def _photo_row(record_id: str, write: RecordWrite, photo: PhotoWrite) -> Values:

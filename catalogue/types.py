@@ -86,6 +86,7 @@ class RecordWrite:
     request: Request | None = None
     intent: str | None = None  # from `Catalogue.begin_intents`; spent by the commit
     reinstate: bool = False  # bring back a deleted record, by name
+    reinstate_until: int | None = None  # only one that was deleted up to this rev
     expected_version: int | None = None  # refuse (EtagMismatch) any other; 0: must not exist yet
 
 

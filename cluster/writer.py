@@ -37,6 +37,7 @@ class Job:
     write: RecordWrite
     contents: tuple[bytes, ...]  # of `write.photos`, in order
     faces: tuple[tuple[Face, ...], ...]  # with templates, of `write.photos`, in order
+    same_facts: bool = False  # the attributes are those that the record has at `write.expected_version`
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ class Writer:
         self, jobs: Sequence[Job], rows: Sequence[tuple[FaceRow, ...]]
     ) -> list[Committed | HomewardError]:
         records = [record_id(job.write.key) for job in jobs]
-        others = self._other_faces(records, rows)
+        others = self._other_faces(
+            [record for record, job in zip(records, jobs, strict=True) if not job.same_facts], rows
+        )
         intents = self._catalogue.begin_intents(
             [
                 *(_items(job, record, own) for job, record, own in zip(jobs, records, rows, strict=True)),

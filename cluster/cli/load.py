@@ -130,7 +130,7 @@ async def status(
             f"{done.rejected:,}",
             f"{load.created_at:%Y-%m-%d %H:%M}",
             Text(load.holder),
-            Text(load.message, "yellow"),
+            Text(_trouble(load), "yellow"),
         )
     console().print(table)
     return None
@@ -190,9 +190,16 @@ async def undo(
     from cluster.load.undo import undo as take_back
 
     _check_here()
+    with _stores() as (catalogue, _):
+        others = catalogue.loads.overlapping(name)
+    if others:
+        _tell(
+            f"{', '.join(others)} named records of {name} too, and may have found photos there that go now: "
+            "load those archives again, under another name, if they are to stay"
+        )
     if not yes and not typer.confirm(f"Take back everything that load {name} brought?"):
         raise InvalidInput("nothing was undone", code="NOT_CONFIRMED")
-    with _driver() as (driver, catalogue, documents):
+    with _driver(again="undo") as (driver, catalogue, documents):
         taken = take_back(name, state().settings, driver, catalogue, documents, tell=_tell)
     if state().as_json:
         print_json({"load": name, "state": taken.load.state, "records": taken.records})
@@ -218,6 +225,14 @@ async def columns() -> Exit | None:
     console().print(table)
     console().print(f"{' and '.join(REQUIRED)} are required; other columns are named and not read.")
     return None
+
+
+def _trouble(load: Load) -> str:
+    from cluster.load.lease_keeper import is_dead
+
+    if load.driven and is_dead(load):
+        return f"its driver has died: homeward load resume {load.name}"
+    return load.message
 
 
 def _try(spec: LoadSpec) -> Exit | None:
@@ -253,7 +268,7 @@ def _check_here() -> None:
 
 
 @contextmanager
-def _driver() -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
+def _driver(again: str = "resume") -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
     """A driver that the first Ctrl-C or SIGTERM stops in order; the second ends the process."""
     from cluster.load.drive import open_driver
 
@@ -265,7 +280,9 @@ def _driver() -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
             if asked:
                 raise KeyboardInterrupt
             asked = True
-            _tell("stopping; what is under way is left, and done again by resume (again: stop at once)")
+            _tell(
+                f"stopping; what is under way is left, and {again} goes on with it (once more: stop at once)"
+            )
             opened[0].stop()
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from catalogue.ledger import LoadLedger
@@ -23,7 +23,7 @@ from cluster.load.lease_keeper import LeaseKeeper, holder, is_dead
 from cluster.load.load_documents import LoadDocuments
 from cluster.load.open_source import open_source
 from cluster.load.patience import Stopped
-from cluster.load.planning import check_sources, lay_ready
+from cluster.load.planning import Planner, check_sources
 from cluster.load.progress import Display
 from cluster.load.runner import Runner, on_ray, open_runner
 from cluster.load.spec import LoadSpec, read_spec, write_spec
@@ -52,6 +52,7 @@ class Driver:
     def __init__(self, settings: Settings, catalogue: Catalogue, documents: LoadDocuments) -> None:
         self._settings = settings
         self._ledger: LoadLedger = catalogue.loads
+        self._rev = catalogue.rev
         self._documents = documents
         self._open_source = partial(open_source, settings=settings)
         self._stop = threading.Event()
@@ -66,6 +67,8 @@ class Driver:
     def start(self, name: str, spec: LoadSpec, display: Display) -> Ended:
         """A new load. Raises `Conflict` (LOAD_EXISTS), and as `resume`; `InvalidInput` for a source or a
         manifest that cannot be read, and then there is no load of this name."""
+        if spec.reinstate:
+            spec = replace(spec, reinstate_until=self._rev())
         lease = self._ledger.create(name, write_spec(spec), holder())
         return self._drive(lease, spec, LoadState.PLANNING, display)
 
@@ -114,7 +117,9 @@ class Driver:
                 state = LoadState.STOPPED
                 final = self._load(lease, spec, display)
             except BaseException as error:
-                why = error.message if isinstance(error, HomewardError) else type(error).__name__
+                why = (
+                    error.message if isinstance(error, HomewardError) else f"{type(error).__name__}: {error}"
+                )
                 if state is LoadState.PLANNING and isinstance(error, InvalidInput):
                     self._discard(lease)
                 else:
@@ -125,8 +130,9 @@ class Driver:
         return Ended(self._ledger.get(lease.load), final)
 
     def _discard(self, lease: Lease) -> None:
-        """A source or manifest that cannot be read: the name is free for a load that is started properly."""
-        self._documents.drop_parts(lease.load)
+        """A source or manifest that cannot be read: the name is free for a load that is started properly.
+        Its documents go first: without an entry in the ledger nobody would ever remove them."""
+        self._documents.drop_parts(lease.load, lease.fence)
         self._ledger.discard(lease)
 
     def _leave(self, lease: Lease, state: LoadState, why: str, error: BaseException) -> None:
@@ -140,9 +146,15 @@ class Driver:
             _logger.warning("the ledger does not say yet why %s ended: %s", lease.load, silent.message)
 
     def _plan(self, lease: Lease, spec: LoadSpec) -> LoadSpec:
-        planned = lay_ready(spec, lease, self._ledger, self._documents, self._open_source)
+        planner = Planner(self._ledger, self._documents, self._open_source, self.check)
+        planned = planner.lay_ready(spec, lease)
         self._ledger.planned(lease, parts=planned.parts, photos=planned.photos, spec=write_spec(planned.spec))
         return planned.spec
+
+    def check(self) -> None:
+        """Raise `Stopped` once that was asked for."""
+        if self._stop.is_set():
+            raise Stopped("stopped by request")
 
     def _load(self, lease: Lease, spec: LoadSpec, display: Display) -> Progress:
         load = self._ledger.get(lease.load)
@@ -167,8 +179,7 @@ class Driver:
             final = runner.counters()
         if failure is not None:
             raise failure
-        if self._stop.is_set():
-            raise Stopped("stopped by request")
+        self.check()
         counted = self._ledger.parts(lease.load)
         if len(counted) != load.parts:
             raise Corrupt(

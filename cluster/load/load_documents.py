@@ -26,17 +26,20 @@ class LoadDocuments:
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
 
-    def put_part(self, load: str, part: Part) -> None:
-        """Keep what is to be loaded."""
-        self._documents.put_document(_part_name(load, part.number), write_part(part))
+    def put_part(self, load: str, fence: int, part: Part) -> None:
+        """Keep what is to be loaded. Planners of different fences write different documents: one that was
+        taken for dead cannot change what is loaded."""
+        self._documents.put_document(_part_name(load, fence, part.number), write_part(part))
 
-    def get_part(self, load: str, part: int) -> Part:
-        """What is to be loaded. Raises `NotFound` when it was done and cleared away."""
-        return read_part(self._documents.get_document(_part_name(load, part)))
+    def get_part(self, load: str, fence: int, part: int) -> Part:
+        """What the planner of this fence has laid ready. Raises `NotFound` when it was done and cleared
+        away."""
+        return read_part(self._documents.get_document(_part_name(load, fence, part)))
 
     def drop_part(self, load: str, part: int) -> None:
         """The part is done: what it names is in its outcome."""
-        self._documents.delete_document(_part_name(load, part))
+        for name in self._documents.list_documents(_parts(load, part)):
+            self._documents.delete_document(name)
 
     def put_outcome(self, load: str, fence: int, outcome: PartOutcome) -> str:
         """Keep what became of a part; the document's name, for the ledger. Drivers of different fences write
@@ -62,9 +65,13 @@ class LoadDocuments:
             self._documents.delete_document(name)
         return len(stray)
 
-    def drop_parts(self, load: str) -> int:
-        """Remove all parts that still wait; how many."""
-        names = self._documents.list_documents(f"{AREA}/{load}/parts/")
+    def drop_parts(self, load: str, fence: int | None = None) -> int:
+        """Remove all parts that still wait, or those of one planner alone; how many."""
+        names = [
+            name
+            for name in self._documents.list_documents(f"{AREA}/{load}/parts/")
+            if fence is None or name.endswith(_by(fence))
+        ]
         for name in names:
             self._documents.delete_document(name)
         return len(names)
@@ -81,14 +88,15 @@ class LoadDocuments:
                 self._drop_damaged(name, error)
                 continue
             self._documents.put_document(name, write_outcome(forget(outcome, record_ids)))
-        try:
-            waiting = self.get_part(load, part)
-        except NotFound:
-            return
-        except Corrupt as error:
-            self._drop_damaged(_part_name(load, part), error)
-            return
-        self.put_part(load, _without(waiting, record_ids))
+        for name in self._documents.list_documents(_parts(load, part)):
+            try:
+                waiting = read_part(self._documents.get_document(name))
+            except NotFound:
+                continue
+            except Corrupt as error:
+                self._drop_damaged(name, error)
+                continue
+            self._documents.put_document(name, write_part(_without(waiting, record_ids)))
 
     def _drop_damaged(self, name: str, error: Corrupt) -> None:
         if error.code == OTHER_VERSION:  # whoever wrote it can also take them out
@@ -109,8 +117,16 @@ def _nobody(photo: PlannedPhoto) -> PlannedPhoto:
     return PlannedPhoto(photo.number, photo.source, Member("", 0), line=photo.line, code=RECORD_DELETED)
 
 
-def _part_name(load: str, part: int) -> str:
-    return f"{AREA}/{load}/parts/{part:07d}.json"
+def _part_name(load: str, fence: int, part: int) -> str:
+    return f"{_parts(load, part)}{_by(fence)[1:]}"
+
+
+def _parts(load: str, part: int) -> str:
+    return f"{AREA}/{load}/parts/{part:07d}."
+
+
+def _by(fence: int) -> str:
+    return f".{fence}.json"
 
 
 def _outcomes(load: str, part: int) -> str:

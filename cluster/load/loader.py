@@ -73,6 +73,7 @@ class Loader:
         self,
         *,
         lease: Lease,
+        planned_by: int,
         ledger: LoadLedger,
         documents: LoadDocuments,
         reader: PartReader,
@@ -82,7 +83,9 @@ class Loader:
         patience: Patience,
         batch_max: int,
     ) -> None:
+        """`planned_by`: the fence of the driver that laid the parts ready."""
         self._lease = lease
+        self._planned_by = planned_by
         self._ledger = ledger
         self._documents = documents
         self._reader = reader
@@ -112,12 +115,13 @@ class Loader:
         if self._ledger.document_of(load, number) is not None:
             return PartDone(number)
         try:
-            part = self._documents.get_part(load, number)
+            part = self._documents.get_part(load, self._planned_by, number)
         except NotFound:
             if self._ledger.document_of(load, number) is not None:  # done between the two looks
                 return PartDone(number)
             raise
         photos = self._embed(part)
+        self._reader.check()
         outcome = self._write(part, photos)
         self._tally.accounted(outcome.photos)
         return PartDone(number, len(outcome.photos))

@@ -63,17 +63,25 @@ def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Lo
         )
         tally = Tally()
         reader = PartReader(
-            spec.sources, partial(open_source, settings=settings), settings.workers.max_photo_bytes
+            spec.sources,
+            partial(open_source, settings=settings),
+            settings.workers.max_photo_bytes,
+            spec.states,
         )
         stack.callback(reader.close)
         yield Loader(
             lease=lease,
+            planned_by=spec.planned_by,
             ledger=catalogue.loads,
             documents=documents,
             reader=reader,
             embedding=embedding,
             writer=PartWriter(
-                writer, catalogue, load=lease.load, model_id=embedding.model_id, reinstate=spec.reinstate
+                writer,
+                catalogue,
+                load=lease.load,
+                model_id=embedding.model_id,
+                reinstate_until=spec.reinstate_until if spec.reinstate else None,
             ),
             tally=tally,
             patience=Patience(settings.loads.patience_s, tally.holding_back),

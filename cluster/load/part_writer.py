@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from catalogue.store import Catalogue
-from catalogue.types import ENROLLED, PhotoWrite, RecordWrite, StoredRecord
+from catalogue.types import ENROLLED, PhotoWrite, RecordWrite, StoredPhoto, StoredRecord
 from cluster.choice import choose_faces
 from cluster.load.outcome_types import (
     NOBODY,
@@ -75,13 +75,14 @@ class PartWriter:
     """Blocking; thread-safe, as `writer` is."""
 
     def __init__(
-        self, writer: Writer, catalogue: Catalogue, *, load: str, model_id: str, reinstate: bool
+        self, writer: Writer, catalogue: Catalogue, *, load: str, model_id: str, reinstate_until: int | None
     ) -> None:
+        """`reinstate_until`: records that were deleted up to this rev come back; None: none does."""
         self._writer = writer
         self._catalogue = catalogue
         self._load = load
         self._model_id = model_id
-        self._reinstate = reinstate
+        self._reinstate_until = reinstate_until
         self._turns = Turns()
 
     def write(self, part: Part, photos: Sequence[Embedded]) -> PartOutcome:
@@ -206,10 +207,16 @@ class PartWriter:
             photos=tuple(one.write for one in kept),
             model_id=self._model_id,
             load=self._load,
-            reinstate=self._reinstate,
+            reinstate=self._reinstate_until is not None,
+            reinstate_until=self._reinstate_until,
             expected_version=0 if before is None else before.version,
         )
-        return Job(write, tuple(one.content for one in kept), tuple(one.faces for one in kept))
+        return Job(
+            write,
+            tuple(one.content for one in kept),
+            tuple(one.faces for one in kept),
+            same_facts=before is not None,
+        )
 
     def _said(self, record: _Record, before: StoredRecord | None, now: StoredRecord) -> list[PhotoOutcome]:
         """What became of each photo of a record that is written."""
@@ -226,6 +233,8 @@ class PartWriter:
                 made = replace(
                     made, became=Became.ALREADY_THERE, code="", message="", face_ids=ids, kept=True
                 )
+            elif (written := _written_before(now, self._load, photo)) is not None:
+                made = self._told_before(made, written)
             elif photo.of != NOBODY:
                 made = replace(made, became=Became.DUPLICATE, of=photo.of, kept=kept is not None)
             elif kept is not None and kept.outcome == ENROLLED:
@@ -235,6 +244,24 @@ class PartWriter:
                 made = replace(made, kept=kept is not None)
             said.append(made)
         return said
+
+    def _told_before(self, made: PhotoOutcome, written: StoredPhoto) -> PhotoOutcome:
+        """Of a photo that an attempt before this one has written, and that cannot be read any more."""
+        enrolled = written.outcome == ENROLLED
+        ids = tuple(face.face_id for face in written.faces if face.model_id == self._model_id)
+        return replace(
+            made,
+            became=Became.ENROLLED if enrolled else Became.REJECTED,
+            code="" if enrolled else written.outcome,
+            message=f"it was read before the load was resumed; since then: {made.message}",
+            sha256=written.sha256,
+            size=written.bytes,
+            width=written.width,
+            height=written.height,
+            faces_seen=written.faces_seen,
+            face_ids=ids if enrolled else (),
+            kept=True,
+        )
 
     def _told(self, record: _Record, now: StoredRecord) -> RecordOutcome:
         planned = record.photos[0].read.planned.attributes
@@ -255,12 +282,26 @@ def _elsewhere(before: StoredRecord | None, load: str) -> frozenset[str]:
     return frozenset(photo.sha256 for photo in before.photos if photo.load != load)
 
 
+def _places(record: StoredRecord, load: str) -> dict[str, int]:
+    """The places in the load's input that its photos of the record came from, by sha256."""
+    start = 1 + max((photo.place for photo in record.photos if photo.load != load), default=-1)
+    return {photo.sha256: photo.place - start for photo in record.photos if photo.load == load}
+
+
+def _written_before(record: StoredRecord, load: str, photo: Embedded) -> StoredPhoto | None:
+    """What the load has from this place of its input, when there are no bytes there now."""
+    planned = photo.read.planned
+    if photo.read.sha256 or planned.code:
+        return None
+    places = _places(record, load)
+    return next((one for one in record.photos if places.get(one.sha256) == planned.number), None)
+
+
 def _earlier(before: StoredRecord | None, load: str, record: _Record) -> frozenset[str]:
     """Photos that the load has written from an earlier place of its input."""
     if before is None:
         return frozenset()
-    start = 1 + max((photo.place for photo in before.photos if photo.load != load), default=-1)
-    places = {photo.sha256: photo.place - start for photo in before.photos if photo.load == load}
+    places = _places(before, load)
     return frozenset(
         photo.read.sha256
         for photo in record.photos

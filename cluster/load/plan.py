@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,7 +43,7 @@ create table planned (
 _INDICES = """
 create index members_by_name on members (name);
 create index rows_by_name on rows (name);
-create unique index planned_once on planned (name, reference) where code = '';
+create unique index planned_once on planned (member, reference) where code = '';
 """
 
 
@@ -63,16 +63,22 @@ class Plan:
     ) -> None:
         self._db.close()
 
-    def make(self, sources: Sequence[Source], manifest: Manifest | None) -> None:
-        """List the opened sources, read the manifest, and settle what becomes of each photo. Once."""
+    def make(
+        self,
+        sources: Sequence[Source],
+        manifest: Manifest | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """List the opened sources, read the manifest, and settle what becomes of each photo. Once. `check` is
+        called now and then, and raises to end it."""
         columns = ",".join("?" * 11)
-        self._db.executemany(f"insert into members values ({columns})", _listed(sources))  # noqa: S608
+        self._db.executemany(f"insert into members values ({columns})", _listed(sources, check))  # noqa: S608
         if manifest is None:
             self._db.executescript(_INDICES)
             self._by_folder()
         else:
             self._unknown = manifest.unknown
-            self._read(manifest)
+            self._read(manifest, check)
             self._db.executescript(_INDICES)
             self._by_manifest()
         self._db.commit()
@@ -99,8 +105,13 @@ class Plan:
         left_out = self._db.execute("select code, count(*) from planned where code <> '' group by code")
         return Totals(photos, size, records, Counter(dict(left_out.fetchall())), self._unknown)
 
-    def _read(self, manifest: Manifest) -> None:
-        self._db.executemany("insert into rows values (?, ?, ?, ?, ?, ?)", map(self._said, manifest.rows()))
+    def _read(self, manifest: Manifest, check: Callable[[], None]) -> None:
+        def said() -> Iterator[tuple[object, ...]]:
+            for row in manifest.rows():
+                check()
+                yield self._said(row)
+
+        self._db.executemany("insert into rows values (?, ?, ?, ?, ?, ?)", said())
 
     def _said(self, row: Row | BadRow) -> tuple[object, ...]:
         """What is kept of a row; the first of a record's rows says what is known of the record."""
@@ -129,10 +140,9 @@ class Plan:
                     reference = key_text(folder, "folder")
                 except InvalidInput as error:
                     wrong = error.message
-            if refusal or reference:
-                self._add(number, name, reference, 0, refusal, why)
-            else:
-                self._add(number, name, reference, 0, Unplanned.NO_RECORD, wrong)
+            said = (refusal, why) if refusal or reference else (Unplanned.NO_RECORD, wrong)
+            new = self._add(number, name, reference, 0, *said)
+            assert new  # every member comes once
 
     def _by_manifest(self) -> None:
         rows = self._all("select line, name, reference, code, why from rows order by line")
@@ -169,10 +179,11 @@ class Plan:
         return self._db.cursor().execute(query)
 
 
-def _listed(sources: Sequence[Source]) -> Iterator[tuple[object, ...]]:
+def _listed(sources: Sequence[Source], check: Callable[[], None]) -> Iterator[tuple[object, ...]]:
     number = 0
     for source, opened in enumerate(sources):
         for one in opened.members():
+            check()
             yield (
                 number,
                 source,

@@ -20,7 +20,9 @@ class LoadSpec:
     part_photos: int = 256
     part_bytes: int = 64 << 20
     reinstate: bool = False  # bring back records that were deleted
+    reinstate_until: int = 0  # the catalogue's rev when it was started: later deletions stay
     # Settled when it is planned.
+    planned_by: int = 0  # fence of the driver that laid its parts ready
     states: tuple[str, ...] = ()  # of the sources, in order: a load is not resumed from others
     unknown_columns: tuple[str, ...] = ()  # of the manifest
 

@@ -45,7 +45,8 @@ def undo(
     """Undo a load, or go on with it. Again: nothing.
 
     Raises `NotFound`; `Conflict` while a driver is at work on it; `StoreUnavailable` when a store does not
-    answer: what is left then is taken back by the next undo, or by the sweeper.
+    answer, `Stopped` when the driver was: what is left then is taken back by the next undo, or by the
+    sweeper.
     """
     ledger = catalogue.loads
     load = ledger.get(name)
@@ -58,6 +59,7 @@ def undo(
             ledger.begin(lease, LoadState.UNDOING)
             while done := ledger.undo_some(lease, _RECORDS_AT_A_TIME).records:
                 records += done
+                driver.check()
             documents.sweep_outcomes(name, {part.document for part in ledger.parts(name)})
             documents.drop_parts(name)
             if load.model_id:

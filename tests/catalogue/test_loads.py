@@ -269,7 +269,7 @@ def test_what_a_load_is_to_reinstate_stays_in_its_parts(catalogue: Catalogue) ->
     apply(catalogue, write("r"))
     catalogue.delete(Deletion(rid("r"), "", ""))
     lease = loading(catalogue)
-    catalogue.loads.add_parts(lease, {0: [rid("r")]}, reinstate=True)
+    catalogue.loads.add_parts(lease, {0: [rid("r")]}, reinstate_until=catalogue.rev())
     assert outcomes(catalogue) == set()
     apply(catalogue, of_load(lease, "r", {"p": 0}, reinstate=True), lease=lease)
     catalogue.loads.commit_part(lease, DonePart(0, "document", 1, 1, 0))

@@ -25,7 +25,8 @@ from cluster.load.loader import failed
 from cluster.load.open_source import open_source
 from cluster.load.outcome_types import Became
 from cluster.load.patience import Stopped
-from cluster.load.planning import lay_ready
+from cluster.load.planning import Planner
+from cluster.load.spec import read_spec, write_spec
 from cluster.load.undo import undo
 from cluster.prepare import face_writes
 from homeward.clock import SystemClock
@@ -580,7 +581,10 @@ def test_what_was_corrected_by_hand_stays_when_another_part_of_the_record_is_loa
     # Their documents were dropped with the commit: planned again they are the same.
     with world.open() as (_, catalogue, documents):
         lease = catalogue.loads.take("march", "test", 20.0)
-        lay_ready(spec_of(folder, part_photos=1), lease, catalogue.loads, documents, open_source)
+        spec = read_spec(catalogue.loads.get("march").spec)
+        planned = Planner(catalogue.loads, documents, open_source).lay_ready(spec, lease)
+        spec_ = write_spec(planned.spec)
+        catalogue.loads.planned(lease, parts=planned.parts, photos=planned.photos, spec=spec_)
         catalogue.loads.release(lease, LoadState.STOPPED)
     world.resume("march")
     assert held(world)["records"]["A"]["attributes"] == BORN

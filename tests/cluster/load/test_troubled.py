@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,16 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 
 from benchmarks.kills_archive import Archive, draw_archive
+from benchmarks.kills_world import Mortal
 from benchmarks.served import environment
 from benchmarks.stores import Stores
 from homeward.config import CatalogueSettings, GallerySettings, PhotoStoreSettings, Settings
 from tests.cluster.load.exported import Export, documents_of, export
 from tests.cluster.load.troubled import Proxy, proxied
+from tests.servers import milvus as milvus_server
 from tests.servers.milvus import Milvus
 from tests.servers.postgres import Postgres
 from tests.servers.seaweed import Seaweed
@@ -138,34 +138,49 @@ class Places:
 
 
 @pytest.fixture(scope="module")
+def milvus() -> Iterator[Milvus]:
+    """A Milvus of these tests' own: one of them kills it."""
+    with milvus_server.milvus() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mortal_milvus(milvus: Milvus) -> Iterator[Mortal]:
+    """What kills it and starts it again with its data."""
+    mortal = Mortal(milvus.server, milvus.answers)
+    yield mortal
+    mortal.kill()
+
+
+@pytest.fixture(scope="module")
 def places(
     archive: Archive,
     postgres_server: Postgres,
-    milvus_server: Milvus,
+    milvus: Milvus,
     seaweed_server: Seaweed,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Places:
-    return Places(archive, postgres_server, milvus_server, seaweed_server, tmp_path_factory.mktemp("places"))
+    return Places(archive, postgres_server, milvus, seaweed_server, tmp_path_factory.mktemp("places"))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(places: Places) -> Export:
     """What the archive comes to when nothing is wrong."""
     place = places.make("undisturbed")
-    assert ended(place.start()) == REJECTED
+    ends(place.start(), code=REJECTED)
     held = place.held()
     assert held["waiting"] == []
     assert held["templates"]
     return held
 
 
-def ended(driver: subprocess.Popen[str], *said: str) -> int:
-    """The driver's exit code; what it said must hold these."""
+def ends(driver: subprocess.Popen[str], *said: str, code: int) -> None:
+    """The driver must end with this code, and what it said must hold these."""
     output, _ = driver.communicate(timeout=600)
     for text in said:
         assert text in output, output[-3000:]
     assert "Traceback" not in output, output[-3000:]
-    return driver.returncode
+    assert driver.returncode == code, output[-3000:]
 
 
 def test_a_photo_store_that_is_slow_and_answers_503_costs_time_alone(
@@ -174,7 +189,7 @@ def test_a_photo_store_that_is_slow_and_answers_503_costs_time_alone(
     with proxied(seaweed_server.port) as proxy:
         place = places.make("slow", proxy.port)
         proxy.busy, proxy.delay_s = 0.3, 0.1
-        assert ended(place.start()) == REJECTED
+        ends(place.start(), code=REJECTED)
         assert proxy.refused > 10
         proxy.busy, proxy.delay_s = 0.0, 0.0
         assert place.held() == undisturbed
@@ -188,22 +203,24 @@ def test_a_photo_store_that_is_gone_stops_the_load_with_the_reason_and_resume_go
         driver = place.start(patience_s=4.0)
         place.wait_for_parts(2)
         proxy.gone = True
-        assert ended(driver, "photo store", "resume") == STOPPED
-        assert ended(place.begin("status"), "stopped") == 0
+        ends(driver, "photo bucket", "resume", code=STOPPED)
+        ends(place.begin("status"), "stopped", code=0)
         proxy.gone = False
-        assert ended(place.begin("resume")) == REJECTED
+        ends(place.begin("resume"), code=REJECTED)
         assert place.held() == undisturbed
 
 
-def test_a_gallery_that_is_silent_stops_the_load_with_the_reason_and_resume_goes_on(
-    places: Places, milvus_server: Milvus, undisturbed: Export
+def test_a_gallery_that_refuses_stops_the_load_with_the_reason_and_resume_goes_on(
+    places: Places, mortal_milvus: Mortal, undisturbed: Export
 ) -> None:
-    place = places.make("silent")
+    place = places.make("refusing")
     driver = place.start(patience_s=4.0)
     place.wait_for_parts(2)
-    with suspended(milvus_server.server.pid):
-        assert ended(driver, "Milvus", "resume") == STOPPED
-    assert ended(place.begin("resume")) == REJECTED
+    mortal_milvus.kill()
+    ends(driver, "Milvus", "resume", code=STOPPED)
+    mortal_milvus.start()
+    mortal_milvus.wait()
+    ends(place.begin("resume"), code=REJECTED)
     assert place.held() == undisturbed
 
 
@@ -219,14 +236,14 @@ def test_what_is_deleted_while_a_load_lies_killed_stays_deleted_and_undo_leaves_
     before = place.parts()
     assert gone
     delete(place, gone)
-    assert ended(place.begin("resume")) == REJECTED
+    ends(place.begin("resume"), code=REJECTED)
     assert place.parts() > before
     held = place.held()
     assert held["records"] == {
         reference: record for reference, record in undisturbed["records"].items() if reference not in gone
     }
     assert held["tombstones"] == len(gone)
-    assert ended(place.begin("undo", "--yes")) == 0
+    ends(place.begin("undo", "--yes"), code=0)
     held = place.held()
     assert (held["records"], held["templates"], held["photos"]) == ({}, {}, {})
 
@@ -236,13 +253,13 @@ def test_a_full_disk_stops_the_load_with_the_reason_and_resume_goes_on(
 ) -> None:
     """The embedded stores, on a file system of their own that is too small and is enlarged then."""
     whole = embedded(tmp_path / "whole", archive, postgres_server)
-    assert ended(whole.start()) == REJECTED
+    ends(whole.start(), code=REJECTED)
     used = sum(file.stat().st_size for file in whole.folder.rglob("*") if file.is_file())
     with small_disk(tmp_path / "small", used // 2) as (folder, enlarge):
         place = embedded(folder, archive, postgres_server)
-        assert ended(place.start(patience_s=2.0), "full", "resume") == STOPPED
+        ends(place.start(patience_s=2.0), "full", "resume", code=STOPPED)
         enlarge(4 * used)
-        assert ended(place.begin("resume")) == REJECTED
+        ends(place.begin("resume"), code=REJECTED)
         assert place.held() == whole.held()
 
 
@@ -273,20 +290,6 @@ def delete(place: Place, references: list[str]) -> None:
             catalogue.delete(Deletion(record_id(key), "asked for", "officer 7"))
     finally:
         catalogue.close()
-
-
-@contextmanager
-def suspended(pid: int) -> Iterator[None]:
-    """A process and its children do nothing meanwhile."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for one in family:
-        one.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for one in family:
-            one.send_signal(signal.SIGCONT)
-    time.sleep(5)
 
 
 @contextmanager
