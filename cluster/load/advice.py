@@ -58,6 +58,10 @@ ADVICE: Mapping[str, tuple[str, str]] = {
         "the store has it and does not give it",
         "bring it back from the store's archive, or copy it to another key",
     ),
+    Refusal.NAME: (
+        "its name in the archive is no path below it",
+        "make the archive again from within the photos' folder, with shorter names if it says so",
+    ),
     Refusal.REST_LOST: ("what follows in the archive is lost", _ARCHIVE),
     Unplanned.NO_RECORD: (
         "it lies in no folder that names a record",

@@ -8,9 +8,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from cluster.load.members import Member, Refusal, refused, unreadable
+from cluster.load.system_errors import waited_for
 
 
 class FolderSource:
@@ -22,7 +23,8 @@ class FolderSource:
 
     def __enter__(self) -> Self:
         try:
-            self._folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with waited_for(self._root):
+                self._folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise unreadable(self._root, error.strerror) from error
         return self
@@ -39,16 +41,8 @@ class FolderSource:
     def read(self, member: Member, most: int) -> bytes:
         """See `Source`."""
         try:
-            with os.fdopen(self._opened(member.name), "rb") as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise refused(Refusal.CHANGED, "what stands there now is no file")
-                if status.st_size != member.size:
-                    raise refused(
-                        Refusal.CHANGED,
-                        f"the file had {member.size} bytes when the load was planned, now {status.st_size}",
-                    )
-                return file.read(most + 1)
+            with waited_for(self._root), os.fdopen(self._opened(member.name), "rb") as file:
+                return _content(file, member, most)
         except FileNotFoundError as error:
             raise refused(Refusal.MISSING, "the file was there when the load was planned") from error
         except OSError as error:
@@ -57,9 +51,13 @@ class FolderSource:
             raise refused(Refusal.DAMAGED, f"the file cannot be read: {error.strerror}") from error
 
     def state(self) -> str:
-        """See `Source`: a folder's files are held to their sizes one by one."""
-        status = os.fstat(self._folder)
-        return f"folder {status.st_dev}:{status.st_ino}"
+        """See `Source`: a folder's files are held to their sizes one by one.
+
+        The folder's number tells it from one that was put in its place, and from the empty one that is there
+        while its disk or share is not mounted. The device's number beside it would say no more of the
+        folder: a share has another on every node and after every mount."""
+        with waited_for(self._root):
+            return f"folder {os.fstat(self._folder).st_ino}"
 
     def _opened(self, name: str) -> int:
         """A descriptor of the file; no step on the way to it is a link."""
@@ -82,24 +80,26 @@ class FolderSource:
                 os.close(folder)
 
     def _walk(self) -> Iterator[Member]:
-        ahead = [self._entries("")]
+        ahead = [("", self._entries(""))]
         while ahead:
+            folder, entries = ahead[-1]
             try:
-                entry, name = next(ahead[-1])
+                with waited_for(self._root):
+                    entry, name = next(entries)
             except StopIteration:
                 ahead.pop()
                 continue
             except OSError as error:
-                if len(ahead) == 1:
+                if not folder:
                     raise unreadable(self._root, error.strerror) from error
                 ahead.pop()
-                where = os.path.relpath(str(error.filename), self._root)
-                yield Member(where, 0, refusal=Refusal.REST_LOST, why=f"cannot be listed: {error.strerror}")
+                yield Member(folder, 0, refusal=Refusal.REST_LOST, why=f"cannot be listed: {error.strerror}")
                 continue
-            if not entry.is_symlink() and entry.is_dir(follow_symlinks=False):
-                ahead.append(self._entries(name))
+            found = self._member(entry, name)
+            if found is None:
+                ahead.append((name, self._entries(name)))
             else:
-                yield _member(entry, name)
+                yield found
 
     def _entries(self, folder: str) -> Iterator[tuple[os.DirEntry[str], str]]:
         with os.scandir(self._root / folder) as found:
@@ -107,13 +107,29 @@ class FolderSource:
         for entry in entries:
             yield entry, f"{folder}/{entry.name}" if folder else entry.name
 
+    def _member(self, entry: os.DirEntry[str], name: str) -> Member | None:
+        """None for a folder."""
+        try:
+            with waited_for(self._root):
+                if entry.is_symlink():
+                    return Member(name, 0, refusal=Refusal.LINK, why="links are not followed")
+                if entry.is_dir(follow_symlinks=False):
+                    return None
+                if not entry.is_file(follow_symlinks=False):
+                    return Member(name, 0, refusal=Refusal.SPECIAL, why="a device, pipe or socket")
+                return Member(name, entry.stat(follow_symlinks=False).st_size)
+        except OSError as error:
+            return Member(name, 0, refusal=Refusal.DAMAGED, why=f"cannot be looked at: {error.strerror}")
 
-def _member(entry: os.DirEntry[str], name: str) -> Member:
-    if entry.is_symlink():
-        return Member(name, 0, refusal=Refusal.LINK, why="links are not followed")
-    if not entry.is_file(follow_symlinks=False):
-        return Member(name, 0, refusal=Refusal.SPECIAL, why="a device, pipe or socket")
-    try:
-        return Member(name, entry.stat(follow_symlinks=False).st_size)
-    except OSError as error:
-        return Member(name, 0, refusal=Refusal.DAMAGED, why=f"cannot be looked at: {error.strerror}")
+
+def _content(file: IO[bytes], member: Member, most: int) -> bytes:
+    """What an opened file holds, if it is still what was listed."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise refused(Refusal.CHANGED, "what stands there now is no file")
+    if status.st_size != member.size:
+        raise refused(
+            Refusal.CHANGED,
+            f"the file had {member.size} bytes when the load was planned, now {status.st_size}",
+        )
+    return file.read(most + 1)

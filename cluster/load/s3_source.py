@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ _ELSEWHERE = frozenset(
 )
 # Answers about one object that trying again does not change: archived, or encrypted with a key we lack.
 _WITHHELD = frozenset({"InvalidObjectState", "InvalidRequest"})
+_DENIED = "AccessDenied"
+_ASKED = 10  # other objects, at most, that are asked for to see whether one alone is denied
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class S3Source:
         self._place = _place(uri)
         self._settings = _store_settings(settings, photos)
         self._bucket: S3Bucket
+        self._given = ""  # the key of an object that was read
 
     def __enter__(self) -> Self:
         place = self._place
@@ -88,6 +92,10 @@ class S3Source:
                     Refusal.WITHHELD,
                     f"the server does not give the object ({answer}): it is archived or encrypted",
                 ) from error
+            if answer == _DENIED and self._denies_alone(member.name):
+                raise refused(
+                    Refusal.WITHHELD, f"the server denies us the object ({answer}), and gives us others"
+                ) from error
             raise StoreUnavailable(f"{member.shown}: {error.message}", **error.details) from error
         if found is None:
             raise refused(Refusal.MISSING, "the object was there when the load was planned")
@@ -98,7 +106,35 @@ class S3Source:
             )
         if member.version and found.etag != member.version:
             raise refused(Refusal.CHANGED, "the object was replaced since the load was planned")
+        self._given = member.name
         return found.data
+
+    def _denies_alone(self, key: str) -> bool:
+        """Whether our keys are still good for the bucket, so that a denial is about that object.
+
+        They are if another object is given: one that was read before, else one of the first that are listed.
+        A right to list alone would have every photo of the load rejected where the operator can mend it. A
+        bucket that has no other object to ask for is taken at its listing."""
+        try:
+            if self._given and self._is_given(self._given):
+                return True
+            others = self._listed_beside(key)
+            return not others or any(map(self._is_given, others))
+        except StoreUnavailable:
+            return False
+
+    def _listed_beside(self, key: str) -> list[str]:
+        found = self._bucket.entries("", deep=True, page=_ASKED + 1)
+        keys = (entry.key for entry in found if entry.size and _member(entry).refusal is None)
+        return list(islice((other for other in keys if other != key), _ASKED))
+
+    def _is_given(self, key: str) -> bool:
+        try:
+            return self._bucket.start(key, 1) is not None
+        except StoreUnavailable as error:
+            if error.details.get("answer") in (_DENIED, *_WITHHELD):
+                return False
+            raise
 
     def state(self) -> str:
         """See `Source`: objects are held to their sizes and ETags one by one."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import Self
 
-from cluster.load.members import Member, Refusal, refused, unreadable
+from cluster.load.archive_file import ArchiveFile
+from cluster.load.members import Member, Refusal, named, refused, rest_lost, unreadable
+from cluster.load.tar_headers import Header, HeaderBroken, read_header
 
 _CHUNK = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
@@ -20,13 +21,10 @@ class TarSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[bytes]
+        self._file: ArchiveFile
 
     def __enter__(self) -> Self:
-        try:
-            self._file = self._path.open("rb")
-        except OSError as error:
-            raise unreadable(self._path, error.strerror) from error
+        self._file = ArchiveFile(self._path)
         return self
 
     def __exit__(
@@ -36,78 +34,90 @@ class TarSource:
 
     def members(self) -> Iterator[Member]:
         """See `Source`."""
-        total = os.fstat(self._file.fileno()).st_size
-        self._file.seek(0)
-        end = 0
+        at = 0
         try:
-            # Names as bytes that need not be UTF-8; headers are read one by one, nothing is kept.
-            with tarfile.open(fileobj=self._file, mode="r:", errors="surrogateescape") as archive:
-                while (found := archive.next()) is not None:
-                    cast("Any", archive).members.clear()
-                    end = archive.offset
-                    if not found.isdir():
-                        yield _member(found, total)
-        except tarfile.TarError as error:
-            if not end:
-                raise unreadable(self._path, self._why_not(error)) from error
-            if end <= total:  # else the last member has said so
-                yield _rest_lost(end, str(error))
-            return
-        # tarfile ends quietly at a broken header, and at the end mark of the first of two joined archives.
-        if (more := self._first_byte(end)) is not None:
-            yield _rest_lost(more, "there is more, which is no member")
+            total = self._file.size
+            while (found := read_header(self._file, at, total)) is not None:
+                if found.kind != tarfile.DIRTYPE:
+                    yield _member(found, total)
+                at = found.after
+            # The end mark may be that of the first of two joined archives.
+            if (more := self._first_byte(min(at, total))) is not None:
+                yield rest_lost(more, "there is more, which is no member")
+        except (HeaderBroken, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            if not at:
+                raise unreadable(self._path, self._why_not(why)) from error
+            yield rest_lost(at, str(why))
 
     def read(self, member: Member, most: int) -> bytes:
         """See `Source`."""
         try:
-            self._file.seek(member.offset)
-            data = self._file.read(min(member.size, most + 1))
+            self._hold(member)
+            data = self._file.read(member.offset, min(member.size, most + 1))
         except OSError as error:
             raise refused(Refusal.DAMAGED, f"the archive cannot be read: {error.strerror}") from error
         if len(data) < min(member.size, most + 1):
             raise refused(Refusal.TRUNCATED, "the archive ends before the photo does")
         return data
 
-    def _why_not(self, error: Exception) -> str:
-        self._file.seek(0)
-        start = self._file.read(8)
+    def _hold(self, member: Member) -> None:
+        """Refuse a member whose headers are no longer where they were: the bytes there may be another's."""
+        if not member.version:
+            return
+        try:
+            found = read_header(self._file, member.offset + member.size - member.packed, self._file.size)
+        except HeaderBroken:
+            found = None
+        if found is None or (found.data, found.size, found.digest) != (
+            member.offset,
+            member.size,
+            member.version,
+        ):
+            raise refused(
+                Refusal.CHANGED, "the archive has something else in its place than when the load was planned"
+            )
+
+    def _why_not(self, why: str | None) -> str:
+        try:
+            start = self._file.read(0, 8)
+        except OSError:
+            start = b""
         for magic, tool in _COMPRESSED.items():
             if start.startswith(magic):
                 return f"it is compressed, and parts of it cannot be read alone; {tool} it"
-        return f"it is no tar file ({error})"
+        return f"it is no tar file ({why})"
 
     def _first_byte(self, start: int) -> int | None:
         """Where the first byte is that is not zero, from there on."""
-        self._file.seek(start)
-        while chunk := self._file.read(_CHUNK):
+        at = self._file.data_from(start)
+        while at is not None and (chunk := self._file.read(at, _CHUNK)):
             if rest := chunk.lstrip(b"\0"):
-                return start + len(chunk) - len(rest)
-            start += len(chunk)
+                return at + len(chunk) - len(rest)
+            at = self._file.data_from(at + len(chunk))
         return None
 
     def state(self) -> str:
         """See `Source`."""
-        status = os.fstat(self._file.fileno())
+        status = self._file.status()
         return f"tar {status.st_size} {status.st_mtime_ns}"
 
 
-def _member(found: tarfile.TarInfo, total: int) -> Member:
-    if found.issym() or found.islnk():
-        return Member(found.name, 0, refusal=Refusal.LINK, why="links are not followed")
-    if not found.isreg() or found.issparse():
-        return Member(found.name, 0, refusal=Refusal.SPECIAL, why="a device, a pipe or a file with holes")
-    if found.offset_data + found.size > total:
-        return Member(
-            found.name, found.size, refusal=Refusal.TRUNCATED, why="the archive ends before the photo does"
-        )
-    return Member(found.name, found.size, offset=found.offset_data)
-
-
-def _rest_lost(end: int, why: str) -> Member:
-    return Member(
-        f"(byte {end})",
-        0,
-        offset=end,
-        refusal=Refusal.REST_LOST,
-        why=f"the archive is damaged at byte {end}: {why}",
+def _member(found: Header, total: int) -> Member:
+    if found.kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        return named(found.name, 0, refusal=Refusal.LINK, why="links are not followed")
+    if not found.regular:
+        why = "a device, a pipe or a file with holes"
+        return named(found.name, 0, refusal=Refusal.SPECIAL, why=why)
+    if found.wrong:
+        return named(found.name, found.size, refusal=Refusal.DAMAGED, why=found.wrong)
+    if found.data + found.size > total:
+        why = "the archive ends before the photo does"
+        return named(found.name, found.size, refusal=Refusal.TRUNCATED, why=why)
+    return named(
+        found.name,
+        found.size,
+        offset=found.data,
+        packed=found.data - found.start + found.size,
+        version=found.digest,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
 import zipfile
@@ -10,13 +9,15 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-from cluster.load.members import Member, Refusal, refused, unreadable
+from cluster.load.archive_file import ArchiveFile
+from cluster.load.members import Member, Refusal, named, refused, rest_lost, settled_name, unreadable
+from cluster.load.zip_directory import DirectoryBroken, Entry, entries
 
 _LOCAL = struct.Struct("<4s5H3L2H")  # signature, ..., bytes of the name, of the extra field (APPNOTE 4.3.7)
 _SIGNATURE = b"PK\x03\x04"
-_ENCRYPTED, _UTF8 = 1, 1 << 11
+_ENCRYPTED = 1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _UNIX = 3
 
@@ -30,13 +31,10 @@ class ZipSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[bytes]
+        self._file: ArchiveFile
 
     def __enter__(self) -> Self:
-        try:
-            self._file = self._path.open("rb")
-        except OSError as error:
-            raise unreadable(self._path, error.strerror) from error
+        self._file = ArchiveFile(self._path)
         return self
 
     def __exit__(
@@ -46,28 +44,28 @@ class ZipSource:
 
     def members(self) -> Iterator[Member]:
         """See `Source`."""
+        listed = False
         try:
-            with zipfile.ZipFile(self._file) as archive:
-                for found in archive.infolist():
-                    if not found.is_dir():
-                        yield _member(found)
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
-            raise unreadable(self._path, f"it is no whole zip file ({error})") from error
+            for found in entries(self._file):
+                if not found.name.endswith(b"/"):
+                    yield _member(found)
+                listed = True
+        except DirectoryBroken as error:
+            if not listed:
+                raise unreadable(self._path, f"it is no whole zip file: {error}") from error
+            yield rest_lost(error.at, str(error))
+        except OSError as error:
+            raise unreadable(self._path, error.strerror) from error
 
     def read(self, member: Member, most: int) -> bytes:
         """See `Source`."""
         try:
-            self._file.seek(member.offset)
-            header = self._file.read(_LOCAL.size)
-            if len(header) < _LOCAL.size or not header.startswith(_SIGNATURE):
-                raise refused(Refusal.DAMAGED, "the archive's directory names a place without a file")
-            *_, name, extra = _LOCAL.unpack(header)
-            self._file.seek(name + extra, os.SEEK_CUR)
-            packed = self._file.read(min(member.packed, 2 * (most + 1)) if member.method else most + 1)
+            at = self._data_of(member)
+            packed = self._file.read(at, min(member.packed, 2 * (most + 1) if member.method else most + 1))
         except OSError as error:
             raise refused(Refusal.DAMAGED, f"the archive cannot be read: {error.strerror}") from error
         if member.method == zipfile.ZIP_STORED:
-            data = packed[: member.packed]
+            data = packed
         else:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most + 1)
@@ -81,39 +79,52 @@ class ZipSource:
             raise refused(Refusal.DAMAGED, "the photo's checksum is not what the archive says")
         return data
 
+    def _data_of(self, member: Member) -> int:
+        """Where the member's bytes are. What its directory says was not held to this place when the load was
+        planned: whether the archive was damaged, or exchanged since, cannot be told."""
+        header = self._file.read(member.offset, _LOCAL.size)
+        if len(header) < _LOCAL.size or not header.startswith(_SIGNATURE):
+            raise refused(Refusal.DAMAGED, "the archive's directory names a place without a file")
+        *_, name_size, extra_size = _LOCAL.unpack(header)
+        data = member.offset + _LOCAL.size + int(name_size) + int(extra_size)
+        name = self._file.read(member.offset + _LOCAL.size, name_size)
+        if settled_name(_name(name))[0] != settled_name(member.name)[0]:
+            raise refused(Refusal.DAMAGED, "the archive's directory names a place that has another file")
+        return data
+
     def state(self) -> str:
         """See `Source`."""
-        status = os.fstat(self._file.fileno())
+        status = self._file.status()
         return f"zip {status.st_size} {status.st_mtime_ns}"
 
 
-def _member(found: zipfile.ZipInfo) -> Member:
-    name = found.orig_filename
-    if not found.flag_bits & _UTF8:  # bytes of no known encoding, which zipfile reads as code page 437
-        name = name.encode("cp437").decode("utf-8", "surrogateescape")
-    if "/" not in name:
-        name = name.replace("\\", "/")  # as some tools write it, against the format
-    mode = found.external_attr >> 16 if found.create_system == _UNIX else 0
+def _name(raw: bytes) -> str:
+    """As bytes that need not be UTF-8, whatever the archive says they are."""
+    name = raw.decode("utf-8", "surrogateescape")
+    return name if "/" in name else name.replace("\\", "/")  # as some tools write it, against the format
+
+
+def _member(found: Entry) -> Member:
+    name = _name(found.name)
+    mode = found.attributes >> 16 if found.system == _UNIX else 0
     if stat.S_ISLNK(mode):
-        return Member(name, 0, refusal=Refusal.LINK, why="links are not followed")
+        return named(name, 0, refusal=Refusal.LINK, why="links are not followed")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        return Member(name, 0, refusal=Refusal.SPECIAL, why="a device, pipe or socket")
-    if found.flag_bits & _ENCRYPTED:
-        return Member(
-            name, found.file_size, refusal=Refusal.ENCRYPTED, why="it wants a password; decrypt the archive"
-        )
-    if found.compress_type not in _METHODS:
-        return Member(
-            name,
-            found.file_size,
-            refusal=Refusal.COMPRESSION,
-            why=f"packed by method {found.compress_type}; only stored and deflated files are read",
-        )
-    return Member(
+        return named(name, 0, refusal=Refusal.SPECIAL, why="a device, pipe or socket")
+    if found.wrong:
+        reason = Refusal.COMPRESSION if found.too_new else Refusal.DAMAGED
+        return named(name, found.size, refusal=reason, why=found.wrong)
+    if found.flags & _ENCRYPTED:
+        why = "it wants a password; decrypt the archive"
+        return named(name, found.size, refusal=Refusal.ENCRYPTED, why=why)
+    if found.method not in _METHODS:
+        why = f"packed by method {found.method}; only stored and deflated files are read"
+        return named(name, found.size, refusal=Refusal.COMPRESSION, why=why)
+    return named(
         name,
-        found.file_size,
-        offset=found.header_offset,
-        packed=found.compress_size,
-        method=found.compress_type,
-        checksum=found.CRC,
+        found.size,
+        offset=found.offset,
+        packed=found.packed,
+        method=found.method,
+        checksum=found.checksum,
     )

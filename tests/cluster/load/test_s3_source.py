@@ -334,6 +334,50 @@ def test_of_answers_about_an_object_only_those_that_stay_are_its_fault() -> None
                 source.read(Member(name, 3), _MOST)
 
 
+def test_an_object_that_is_denied_alone_is_refused_and_the_others_are_read() -> None:
+    answers: Answers = {
+        "/bucket": listing({"denied": 3, "denied too": 3, "given": 3}),
+        "/bucket/denied": failure(403, "AccessDenied"),
+        "/bucket/denied%20too": failure(403, "AccessDenied"),
+        "/bucket/given": (200, {}, b"one"),
+    }
+    with scripted(answers) as uri, opened(uri) as source:
+        denied, _, given = source.members()
+        assert refusal(source, denied) is Refusal.WITHHELD
+        assert source.read(given, _MOST) == b"one"
+        assert refusal(source, denied) is Refusal.WITHHELD
+
+
+def test_an_only_object_that_is_denied_is_refused_where_the_bucket_may_be_listed() -> None:
+    answers = {"/bucket": listing({"denied": 3}), "/bucket/denied": failure(403, "AccessDenied")}
+    with scripted(answers) as uri, opened(uri) as source:
+        [member] = source.members()
+        assert refusal(source, member) is Refusal.WITHHELD
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_keys_that_may_list_and_not_read_stop_the_load(read_before: bool) -> None:
+    answers: Answers = {"/bucket": listing({"1": 3, "2": 3}), "/bucket/1": (200, {}, b"one")}
+    answers["/bucket/2"] = failure(403, "AccessDenied")
+    with scripted(answers) as uri, opened(uri) as source:
+        one, two = source.members()
+        if read_before:
+            assert source.read(one, _MOST) == b"one"
+        answers["/bucket/1"] = failure(403, "AccessDenied")  # the right to read was taken away
+        with pytest.raises(StoreUnavailable, match="HOMEWARD_LOADS__S3_SECRET_KEY"):
+            source.read(two, _MOST)
+
+
+def test_keys_that_are_no_longer_good_for_the_bucket_stop_the_load() -> None:
+    denied = failure(403, "AccessDenied")
+    with (
+        scripted({"/bucket": denied, "/bucket/1": denied}) as uri,
+        opened(uri) as source,
+        pytest.raises(StoreUnavailable, match="HOMEWARD_LOADS__S3_SECRET_KEY"),
+    ):
+        source.read(Member("1", 3), _MOST)
+
+
 def test_an_answer_that_breaks_off_is_not_taken_for_the_object() -> None:
     cut_off = (200, {"Content-Length": "100", "ETag": '"e"'}, b"short")
     with scripted({"/bucket/1": cut_off}) as uri, opened(uri) as source:
