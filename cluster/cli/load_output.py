@@ -13,7 +13,7 @@ from rich.text import Text
 from cluster.cli.output import console
 from cluster.load.advice import advice
 from cluster.load.outcome_types import Became
-from cluster.load.pace import duration
+from cluster.load.pace import duration, plain
 
 if TYPE_CHECKING:
     from catalogue.load_types import Load
@@ -45,7 +45,7 @@ def print_look(found: DryRun) -> None:
         f"{found.look.parts:,} parts"
     )
     if totals.unknown_columns:
-        names = ", ".join(totals.unknown_columns)
+        names = plain(", ".join(totals.unknown_columns))
         out.print(Text(f"columns that are not read: {names} (homeward load columns)", "yellow"))
     if totals.left_out:
         table = Table(title="left out", title_justify="left", title_style="bold", header_style="dim")
@@ -53,7 +53,7 @@ def print_look(found: DryRun) -> None:
             table.add_column(name, overflow="fold")
         for one in found.look.left_out:
             table.add_row(
-                Text(one.member.shown), str(one.line or ""), Text(one.code, "yellow"), Text(one.why)
+                Text(one.member.shown), str(one.line or ""), Text(one.code, "yellow"), Text(plain(one.why))
             )
         out.print(table)
         for code, count in sorted(totals.left_out.items(), key=lambda item: -item[1]):
@@ -127,7 +127,7 @@ def _some(title: str, count: int, shown: Iterable[str]) -> None:
     out = console()
     out.print(Text(title, "yellow"))
     for line in shown:
-        out.print(Text(f"  {line}"))
+        out.print(Text(f"  {plain(line)}"))
     if count > _SHOWN:
         out.print(f"  and {count - _SHOWN:,} more", style="dim")
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from cluster.choice import choose_faces
 from cluster.load.open_source import open_source
-from cluster.load.part_reader import PartReader
+from cluster.load.part_reader import PartReader, ReadPhoto
 from cluster.load.picture import picture_hash
+from cluster.load.plan_types import PlannedPhoto
 from cluster.load.planning import Look, look
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
+from homeward.errors import HomewardError
 from homeward.types import PhotoFaces
+from workers.bulk import BulkEmbedding
 from workers.open import open_bulk
 
 SAMPLE = 64  # photos that are tried
+SAMPLE_BYTES = 64 << 20  # of them in memory at a time
 SHOWN = 20  # of what is left out
 _ROW_BYTES = 500  # of a face row beside its template: in the gallery, the catalogue and the index
 _PHOTO_BYTES = 400  # of a photo in the catalogue
@@ -80,30 +85,51 @@ def try_load(spec: LoadSpec, settings: Settings) -> DryRun:
     embedding = open_bulk(settings, picture_hash)
     reader = PartReader(spec.sources, opener, settings.workers.max_photo_bytes)
     rejected: Counter[str] = Counter()
-    faces = 0
+    faces = good = 0
+    seconds = 0.0
     try:
-        photos = [reader.read(planned) for planned in found.sample]
-        rejected.update(photo.code for photo in photos if photo.code)
-        good = [photo for photo in photos if photo.sha256]
-        size = settings.workers.batch_max
-        batches = [good[at : at + size] for at in range(0, len(good), size)]
-        if good:
-            embedding.submit([good[0].content]).result()  # the first photo also warms up
-        begun = time.perf_counter()
-        futures = [embedding.submit([photo.content for photo in batch]) for batch in batches]
-        done = [future.result() for future in futures]
-        seconds = time.perf_counter() - begun
-        for batch, answer in zip(batches, done, strict=True):
-            for photo, seen in zip(batch, answer.photos, strict=True):
-                if not isinstance(seen.faces, PhotoFaces):
-                    rejected[seen.faces.code] += 1
+        for photos in _groups(reader, found.sample):
+            rejected.update(photo.code for photo in photos if photo.code)
+            readable = [photo for photo in photos if photo.sha256]
+            if readable and not good:
+                embedding.submit([readable[0].content]).result()  # the first photo also warms up
+            begun = time.perf_counter()
+            seen = _embedded(embedding, readable, settings.workers.batch_max)
+            seconds += time.perf_counter() - begun
+            good += len(readable)
+            for photo, answer in zip(readable, seen, strict=True):
+                if not isinstance(answer, PhotoFaces):
+                    rejected[answer.code] += 1
                     continue
-                chosen = choose_faces(seen.faces, photo.planned.note)
+                chosen = choose_faces(answer, photo.planned.note)
                 faces += len(chosen.faces)
                 if not chosen.faces:
                     rejected[chosen.code] += 1
     finally:
         reader.close()
         embedding.close()
-    rate = len(good) / seconds if good and seconds else 0.0
-    return DryRun(found, len(photos), faces, dict(rejected), rate, embedding.dimension)
+    rate = good / seconds if good and seconds else 0.0
+    return DryRun(found, len(found.sample), faces, dict(rejected), rate, embedding.dimension)
+
+
+def _groups(reader: PartReader, sample: Sequence[PlannedPhoto]) -> Iterator[list[ReadPhoto]]:
+    """The photos, read, so many at a time as may be in memory together."""
+    held: list[ReadPhoto] = []
+    size = 0
+    for planned in sample:
+        if held and size + planned.member.size > SAMPLE_BYTES:
+            yield held
+            held, size = [], 0
+        held.append(reader.read(planned))
+        size += len(held[-1].content)
+    if held:
+        yield held
+
+
+def _embedded(
+    embedding: BulkEmbedding, photos: Sequence[ReadPhoto], size: int
+) -> list[PhotoFaces | HomewardError]:
+    """What the model sees, batches side by side as in a load."""
+    batches = [photos[at : at + size] for at in range(0, len(photos), size)]
+    futures = [embedding.submit([photo.content for photo in batch]) for batch in batches]
+    return [seen.faces for future in futures for seen in future.result().photos]

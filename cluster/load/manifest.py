@@ -5,13 +5,16 @@ A row that makes no sense is reported with its line, its column and what to do, 
 
 from __future__ import annotations
 
-import csv
-import datetime
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from cluster.load.csv_table import CsvTable
+from cluster.load.pace import plain
+from cluster.load.parquet_table import MAGIC, ParquetTable
+from cluster.load.table import Cells, Table, TableUnreadable, Unread
 from cluster.rpc.fields import LONG_CHARS, key_text, span, text
 from homeward.errors import InvalidInput
 from homeward.types import Attributes, DateRange, FaceChoice, PhotoNote, Sex
@@ -49,15 +52,16 @@ _NAMES: Mapping[str, FaceChoice] = {
 _SEXES = {"": Sex.UNKNOWN, "f": Sex.FEMALE, "female": Sex.FEMALE, "m": Sex.MALE, "male": Sex.MALE}
 _FLAGS = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 _ORDINAL_MAX = 10_000
-_PARQUET_MAGIC = b"PAR1"
-_BATCH_ROWS = 4096
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NAMES_TOLD, _NAME_CHARS = 32, 64  # of columns that are not read
+_SURROGATES = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the manifest says of one photo."""
 
-    line: int  # of a CSV file from 1 on, where the row ends; of a Parquet file the row's number from 1 on
+    line: int  # of a CSV file from 1 on, where the row begins; of a Parquet file the row's number from 1 on
     photo: str
     reference: str
     attributes: Attributes
@@ -74,41 +78,23 @@ class BadRow:
     photo: str = ""  # where the row says it
 
 
-class Table(Protocol):
-    """Rows of texts under named columns."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The names in the file's first line, or in its schema."""
-        ...
-
-    def rows(self) -> Iterator[tuple[int, Sequence[str] | BadRow]]:
-        """Each row's line and values, as many as there are columns."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """An opened manifest; each call of `rows` reads the file from its start."""
 
     path: Path
-    unknown: tuple[str, ...]  # columns that are not read, for the person to look at
+    unknown: tuple[str, ...]  # columns that are not read, for the person to look at: in characters to be seen
     _table: Table = field(repr=False)
 
     def rows(self) -> Iterator[Row | BadRow]:
-        """Every row, in the file's order."""
+        """Every row, in the file's order. Raises `InvalidInput` (MANIFEST_INVALID) where the file cannot be
+        read further."""
         places = {name: at for at, name in enumerate(self._table.columns) if name in COLUMNS}
-        for line, values in self._table.rows():
-            if isinstance(values, BadRow):
-                yield values
-                continue
-            given = {name: values[at] for name, at in places.items()}
-            try:
-                yield _row(line, given)
-            except InvalidInput as error:
-                column = error.details.get("field", "").partition(".")[0]
-                why = error.message.removeprefix(f"{error.details.get('field', '')}: ")
-                yield BadRow(line, column, why, given["photo"][:_PHOTO_CHARS])
+        try:
+            for line, values in self._table.rows():
+                yield _used(line, places, values)
+        except TableUnreadable as error:
+            raise _invalid(self.path, f"it cannot be read: {error}") from error
 
 
 def open_manifest(path: Path) -> Manifest:
@@ -118,9 +104,9 @@ def open_manifest(path: Path) -> Manifest:
     """
     try:
         with path.open("rb") as file:
-            is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-        table: Table = _Parquet(path) if is_parquet else _Csv(path)
-    except (OSError, ValueError, csv.Error) as error:
+            is_parquet = file.read(len(MAGIC)) == MAGIC
+        table: Table = ParquetTable(path, tuple(COLUMNS), REQUIRED) if is_parquet else CsvTable(path)
+    except (OSError, ValueError, TableUnreadable) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _invalid(path, f"it cannot be read: {why}") from error
     columns = list(table.columns)
@@ -128,17 +114,62 @@ def open_manifest(path: Path) -> Manifest:
     if missing:
         raise _invalid(
             path,
-            f"it has no column {' and no column '.join(missing)}; it has {', '.join(columns) or 'none'}. "
-            f"Known columns: {', '.join(COLUMNS)}",
+            f"it has no column {' and no column '.join(missing)}; it has "
+            f"{', '.join(_told(columns)) or 'none'}. Known columns: {', '.join(COLUMNS)}",
         )
     twice = sorted({name for name in columns if name in COLUMNS and columns.count(name) > 1})
     if twice:
         raise _invalid(path, f"it has several columns {', '.join(twice)}")
-    return Manifest(path, tuple(name for name in columns if name not in COLUMNS), table)
+    return Manifest(path, _told([name for name in columns if name not in COLUMNS]), table)
+
+
+def _told(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns as they can be written and shown anywhere, whatever the file has there."""
+    shown = tuple(
+        _writable(name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}...")
+        for name in names[:_NAMES_TOLD]
+    )
+    return shown if len(names) <= _NAMES_TOLD else (*shown, f"and {len(names) - _NAMES_TOLD:,} more")
+
+
+def _writable(text: str) -> str:
+    """Without control characters, and with the bytes spelt out that are no UTF-8."""
+    return plain(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _invalid(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(f"the manifest {path}: {why}", code="MANIFEST_INVALID", field="manifest")
+    return InvalidInput(
+        f"the manifest {_writable(str(path))}: {plain(why)}", code="MANIFEST_INVALID", field="manifest"
+    )
+
+
+def _used(line: int, places: Mapping[str, int], values: Cells | Unread) -> Row | BadRow:
+    if isinstance(values, Unread):
+        return BadRow(line, "", values.why)
+    given: dict[str, str] = {}
+    wrong: tuple[str, str] | None = None  # a column, and why
+    for name, at in places.items():
+        value = values[at]
+        if isinstance(value, Unread):
+            wrong = wrong or (name, value.why)
+        else:
+            given[name] = value
+    photo = given["photo"] = _normal(given.get("photo", ""))
+    if wrong is None:
+        try:
+            return _row(line, given)
+        except InvalidInput as error:
+            column = error.details.get("field", "").partition(".")[0]
+            wrong = column, error.message.removeprefix(f"{error.details.get('field', '')}: ")
+    return BadRow(line, *wrong, photo[:_PHOTO_CHARS])
+
+
+def _normal(name: str) -> str:
+    """A photo's name without steps that lead nowhere, as sources name their members: `./A//1.png` is
+    `A/1.png`. A URI is no path."""
+    if _URI.match(name):
+        return name
+    return "/".join(step for step in name.split("/") if step not in ("", "."))
 
 
 def _row(line: int, given: Mapping[str, str]) -> Row:
@@ -146,6 +177,7 @@ def _row(line: int, given: Mapping[str, str]) -> Row:
         return given.get(name, "").strip()
 
     photo = given["photo"]
+    _check_bytes(given)
     if not photo or len(photo) > _PHOTO_CHARS:
         raise InvalidInput(f"photo: a name of 1 to {_PHOTO_CHARS} characters is required", field="photo")
     sex = _one_of(value("sex").lower(), _SEXES, "sex")
@@ -176,6 +208,17 @@ def _row(line: int, given: Mapping[str, str]) -> Row:
     )
 
 
+def _check_bytes(given: Mapping[str, str]) -> None:
+    """A photo's name is its file's, which need not be text; all else is for people."""
+    for name, value in given.items():
+        found = None if name == "photo" else _SURROGATES.search(value)
+        if found:
+            byte = f"0x{ord(found[0]) - 0xDC00:02X}"
+            raise InvalidInput(
+                f"holds the byte {byte}, which is no UTF-8: save the table as UTF-8", field=name
+            )
+
+
 def _dates(value: Any, name: str) -> DateRange | None:
     verified = _one_of(value(f"{name}_verified").lower(), _FLAGS, f"{name}_verified")
     earliest, dots, latest = value(name).partition("..")
@@ -193,78 +236,3 @@ def _one_of(value: str, meanings: Mapping[str, Any], name: str) -> Any:
         known = ", ".join(one for one in meanings if one)
         raise InvalidInput(f"{name}: {value[:40]!r} is none of {known}", field=name)
     return meanings[value]
-
-
-class _Csv:
-    """RFC 4180, with the separator that the first line has. Bytes that are no UTF-8 cost their own row."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._open() as file:
-            first = file.readline()
-        self._separator = max(",;\t", key=first.count)
-        self._columns = [name.strip() for name in next(csv.reader([first], delimiter=self._separator), [])]
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return self._columns
-
-    def rows(self) -> Iterator[tuple[int, Sequence[str] | BadRow]]:
-        with self._open() as file:
-            reader = csv.reader(file, delimiter=self._separator, strict=True)
-            next(reader, None)
-            while True:
-                before = reader.line_num
-                try:
-                    values = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    lines = (
-                        f"lines {before + 1} to {reader.line_num}" if reader.line_num > before + 1 else "it"
-                    )
-                    why = f"{error}: is a quotation mark missing? Nothing of {lines} is used"
-                    yield before + 1, BadRow(before + 1, "", why)
-                    continue
-                if not values:
-                    continue
-                line = before + 1
-                if len(values) != len(self._columns):
-                    why = f"has {len(values)} fields, the first line has {len(self._columns)}"
-                    yield line, BadRow(line, "", why)
-                else:
-                    yield line, values
-
-    def _open(self) -> Any:
-        return self._path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-class _Parquet:
-    """Columns of texts, numbers, truth values or dates; null is empty."""
-
-    def __init__(self, path: Path) -> None:
-        from pyarrow.parquet import ParquetFile
-
-        self._file = ParquetFile(path)
-        self._columns = list(self._file.schema_arrow.names)
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return self._columns
-
-    def rows(self) -> Iterator[tuple[int, Sequence[str] | BadRow]]:
-        wanted = [name for name in self._columns if name in COLUMNS]
-        line = 0
-        for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            values = {name: batch.column(name).to_pylist() for name in wanted}
-            for row in range(batch.num_rows):
-                line += 1
-                yield line, [_text(values[name][row]) if name in values else "" for name in self._columns]
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat()
-    return str(value)

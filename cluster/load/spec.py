@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from homeward.errors import Corrupt
+from cluster.load.pace import plain
+from homeward.errors import Corrupt, InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,20 @@ class LoadSpec:
     planned_by: int = 0  # fence of the driver that laid its parts ready
     states: tuple[str, ...] = ()  # of the sources, in order: a load is not resumed from others
     unknown_columns: tuple[str, ...] = ()  # of the manifest
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidInput` (PATH_NOT_UTF8) for a path that the ledger cannot hold."""
+        for path, field in (*((source, "source") for source in self.sources), (self.manifest, "manifest")):
+            try:
+                path.encode()
+            except UnicodeEncodeError as error:
+                shown = plain(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+                raise InvalidInput(
+                    f"{field}: the path {shown} is not UTF-8, as every worker must be able to write it; "
+                    "rename it, or name a link to it",
+                    code="PATH_NOT_UTF8",
+                    field=field,
+                ) from error
 
 
 _SPEC = TypeAdapter(LoadSpec)

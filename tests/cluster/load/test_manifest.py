@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import tracemalloc
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.load.csv_table import split_rows
 from cluster.load.manifest import COLUMNS, BadRow, Row, open_manifest
 from homeward.errors import InvalidInput
 from homeward.types import Attributes, DateRange, FaceChoice, PhotoNote, Sex
@@ -146,7 +149,7 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path) -> None:
     found = rows(path)
     assert [row.line for row in found] == [2, 3, 4, 5, 6]
     assert [type(row) for row in found] == [Row, BadRow, BadRow, BadRow, Row]
-    assert "U+DCFF" in str(found[3])
+    assert "the byte 0xFF, which is no UTF-8" in str(found[3])
 
 
 def test_a_missing_quotation_mark_is_told_with_the_lines_it_costs(tmp_path: Path) -> None:
@@ -165,7 +168,9 @@ def test_a_missing_quotation_mark_is_told_with_the_lines_it_costs(tmp_path: Path
         ("photo,reference\n", "no column record"),
         ("photo,record,photo\n", "several columns photo"),
         ("PAR1 and no more", "cannot be read"),
-        ('"photo', "no column record"),
+        ('"photo', "its first row: unexpected end of data: is a quotation mark missing"),
+        ('photo,record,"note"s\na,A,x\n', "its first row: .* is a quotation mark missing"),
+        ('photo,record,"note\na,A,x\n', "its first row: .* is a quotation mark missing"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str, why: str) -> None:
@@ -174,6 +179,116 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str, why: s
     assert refused.value.code == "MANIFEST_INVALID"
     with pytest.raises(InvalidInput, match="No such file"):
         open_manifest(tmp_path / "none.csv")
+
+
+def test_columns_of_other_bytes_are_told_in_characters_that_can_be_written_and_shown(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, b"photo,record,gr\xf6\xdfe,\x1b[31mred\na,A,3,4\n")
+    manifest = open_manifest(path)
+    assert manifest.unknown == ("gr\\xf6\\xdfe", "\\x1b[31mred")
+    assert list(manifest.rows()) == [Row(2, "a", "A", Attributes(), PhotoNote())]
+    with pytest.raises(InvalidInput, match="no column photo") as refused:
+        open_manifest(csv_file(tmp_path, b"gr\xf6\x1b[31m,record\n"))
+    assert "gr\\xf6\\x1b[31m" in refused.value.message
+
+
+def test_of_a_crowd_of_unknown_columns_the_first_are_told(tmp_path: Path) -> None:
+    names = ["x" * 1000, *(f"c{number}" for number in range(9_999))]
+    unknown = open_manifest(csv_file(tmp_path, ",".join(["photo", "record", *names]))).unknown
+    assert len(unknown) == 33
+    assert unknown[0] == "x" * 64 + "..."
+    assert unknown[-1] == "and 9,968 more"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_"),
+    [
+        ("./A/1.png", "A/1.png"),
+        ("A//./1.png", "A/1.png"),
+        ("/A/1.png/", "A/1.png"),
+        ("../1.png", "../1.png"),
+        ("s3://a/./b//1.png", "s3://a/./b//1.png"),
+    ],
+)
+def test_a_photo_is_named_without_steps_that_lead_nowhere(tmp_path: Path, name: str, is_: str) -> None:
+    [row] = rows(csv_file(tmp_path, f"photo,record\n{name}, A \n"))
+    assert isinstance(row, Row)
+    assert (row.photo, row.reference) == (is_, "A")
+
+
+def test_a_photo_may_have_bytes_that_are_no_text_and_a_record_may_not(tmp_path: Path) -> None:
+    first, second = rows(csv_file(tmp_path, b"photo,record\n\xff.png,A\nb.png,\xff\xfe\n"))
+    assert isinstance(first, Row)
+    assert first.photo == "\udcff.png"
+    assert isinstance(second, BadRow)
+    assert second.why.startswith("holds the byte 0xFF, which is no UTF-8")
+
+
+def test_utf_16_is_told_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="UTF-16"):
+        open_manifest(csv_file(tmp_path, "photo,record\n".encode("utf-16")))
+
+
+@pytest.mark.parametrize(
+    "long", ["x" * 3_000_000, '"' + "x\n" * 1_000_000 + '"', '"' + '""\r\n' * 400_000 + '"']
+)
+def test_a_row_that_is_too_long_costs_itself_alone(tmp_path: Path, long: str) -> None:
+    found = rows(csv_file(tmp_path, f"photo,record\na,A\nb,{long}\nc,C\n"))
+    assert [type(row) for row in found] == [Row, BadRow, Row]
+    assert "is longer than 1,048,576 characters" in str(found[1])
+    assert found[1].line == 3
+
+
+def test_a_line_of_hundreds_of_megabytes_is_not_held(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "photo,record\na,A\n")
+    with path.open("r+b") as file:
+        file.seek(1 << 28, 2)
+        file.write(b"\nb,B\n")
+    tracemalloc.start()
+    try:
+        found = rows(path)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert [type(row) for row in found] == [Row, BadRow, Row]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("around", range(-2, 3))
+def test_lines_end_where_they_end_even_where_a_piece_of_the_file_does(
+    tmp_path: Path, end: str, around: int
+) -> None:
+    place = "x" * ((1 << 16) + around - len("a,A," + end))
+    path = csv_file(tmp_path, f"photo,record,shoe{end}a,A,{place}{end}{end}b,B,{end}")
+    assert [(row.line, row.photo) for row in rows(path)] == [(2, "a"), (4, "b")]
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_a_manifest_or_none(content: bytes) -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        try:
+            rows(csv_file(Path(folder), content))
+            assert open_manifest(csv_file(Path(folder), b"photo,record," + content)).unknown is not None
+        except InvalidInput as error:
+            assert error.code == "MANIFEST_INVALID"  # noqa: PT017 - no error is right too
+
+
+@given(st.text('ab,"\n\r;', max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_rows_are_split_as_the_csv_module_splits_them(text: str) -> None:
+    try:
+        expected = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error:
+        expected = None
+    found = [
+        row.text
+        for row in split_rows(io.StringIO(text, newline=""), ",")
+        if row.text and row.text.strip("\r\n")
+    ]
+    if expected is not None:
+        assert [next(csv.reader([row], strict=True)) for row in found] == expected
 
 
 @given(st.binary(max_size=300))
