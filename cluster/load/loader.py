@@ -17,8 +17,9 @@ from catalogue.load_types import DonePart, Lease
 from cluster.load.counters import Counters, Stage
 from cluster.load.load_documents import LoadDocuments
 from cluster.load.outcome_types import NOBODY, Became, PartOutcome
+from cluster.load.part_outcomes import Embedded
 from cluster.load.part_reader import PartReader, ReadPhoto
-from cluster.load.part_writer import Embedded, PartWriter
+from cluster.load.part_writer import PartWriter
 from cluster.load.patience import Patience
 from cluster.load.plan_types import Part
 from cluster.load.tally import Tally

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.load.csv_table import CsvTable
+from cluster.load.members import normal_name
 from cluster.load.pace import plain
 from cluster.load.parquet_table import MAGIC, ParquetTable
 from cluster.load.table import Cells, Table, TableUnreadable, Unread
@@ -169,7 +170,7 @@ def _normal(name: str) -> str:
     `A/1.png`. A URI is no path."""
     if _URI.match(name):
         return name
-    return "/".join(step for step in name.split("/") if step not in ("", "."))
+    return normal_name(name)
 
 
 def _row(line: int, given: Mapping[str, str]) -> Row:

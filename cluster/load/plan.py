@@ -23,6 +23,7 @@ from cluster.rpc.fields import key_text
 from homeward.errors import InvalidInput
 from homeward.types import Attributes, PhotoNote
 
+_NOT_UTF8 = "the folder's name is not UTF-8: rename it, or name its record in a manifest"
 _ATTRIBUTES = TypeAdapter(Attributes)
 _NOTE = TypeAdapter(PhotoNote)
 
@@ -139,7 +140,7 @@ class Plan:
                 try:
                     reference = key_text(folder, "folder")
                 except InvalidInput as error:
-                    wrong = error.message
+                    wrong = error.message if _is_text(folder) else _NOT_UTF8
             said = (refusal, why) if refusal or reference else (Unplanned.NO_RECORD, wrong)
             new = self._add(number, name, reference, 0, *said)
             assert new  # every member comes once
@@ -177,6 +178,10 @@ class Plan:
     def _all(self, query: str) -> Iterable[Any]:
         """Rows of a query that may take long, while others are written."""
         return self._db.cursor().execute(query)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\udc80" <= one <= "\udcff" for one in name)
 
 
 def _listed(sources: Sequence[Source], check: Callable[[], None]) -> Iterator[tuple[object, ...]]:

@@ -41,13 +41,13 @@ def text(value: str, field: str, *, limit: int = SHORT_CHARS, required: bool = F
     if _marks_in_a_row(value) > _MARKS_IN_A_ROW:
         raise invalid(field, f"holds more than {_MARKS_IN_A_ROW} marks on one letter")
     normal = unicodedata.normalize("NFC", value)
-    if required and not any(one.isprintable() and not one.isspace() for one in normal):
-        raise invalid(field, "is required")
     if len(normal) > limit:
         raise invalid(field, f"has {len(normal)} characters; at most {limit} are kept")
     for character in normal:
         if unicodedata.category(character) in _REFUSED_CATEGORIES and character not in _JOINERS:
             raise invalid(field, f"holds the character U+{ord(character):04X}, which is not text")
+    if required and not any(one.isprintable() and not one.isspace() for one in normal):
+        raise invalid(field, "is required")
     return normal
 
 
