@@ -148,6 +148,9 @@ SITES: dict[str, tuple[tuple[str, ...], Values]] = {
     ),
 }
 
+# Told from the files, so that collecting tests runs no helm.
+WITH_RAY = [name for name, (files, _) in SITES.items() if {"one-gpu-server", "national"} & {*files}]
+
 
 def site(name: str) -> Rendered:
     """A site of the matrix, rendered."""

@@ -9,7 +9,7 @@ import pytest
 
 from homeward.config import Settings
 from tests.helm.chart import Document, render
-from tests.helm.sites import ONE, SITES, site
+from tests.helm.sites import ONE, SITES, WITH_RAY, site
 
 
 def loaded(
@@ -44,6 +44,7 @@ def test_servers_start_with_what_is_rendered(
         assert settings.server.address.startswith("127.0.0.1:")
     else:
         assert str(settings.server.tls_certificate.parent) in mounted
+        assert settings.server.tls_key == settings.server.tls_certificate.with_name("tls.key")
     if settings.server.tls_client_ca is not None:
         assert str(settings.server.tls_client_ca.parent) in mounted
     assert str(settings.data_dir) in mounted
@@ -53,7 +54,7 @@ def test_servers_start_with_what_is_rendered(
     assert bool(settings.index.token) == (settings.index.where == "shards")
 
 
-@pytest.mark.parametrize("name", [name for name in SITES if site(name).has("RayCluster")])
+@pytest.mark.parametrize("name", WITH_RAY)
 def test_jobs_start_with_what_is_rendered_for_the_head(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from scripts.generate_values_schema import SCHEMA, schema_text
-from tests.helm.chart import CHART, run
+from tests.helm.chart import CHART, NAMESPACE, RELEASE, run
 from tests.helm.sites import SITES, site
 
 ROOT = CHART.parents[1]
@@ -29,6 +30,26 @@ def test_lint_says_no_warning(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[WARNING]" not in done.stdout
     assert "[ERROR]" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["defaults", "national", "everything else"])
+def test_notes_tell_the_next_step_by_the_names_of_this_release(name: str, tmp_path: Path) -> None:
+    files, values = SITES[name]
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text(json.dumps(values))
+    words = [word for file in files for word in ("-f", str(CHART / f"values-{file}.yaml"))]
+    done = run(
+        "install", RELEASE, str(CHART), "-n", NAMESPACE, "--dry-run=client", *words, "-f", str(site_file)
+    )
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    made = {one["metadata"]["name"] for one in site(name).documents}
+    assert set(re.findall(r"deployment/([a-z-]+)|raycluster ([a-z-]+)", notes)) <= {
+        pair for one in made for pair in ((one, ""), ("", one))
+    }
+    assert f"kubectl -n {NAMESPACE} rollout status deployment/" in notes
+    assert ("helm -n agency test" in notes) == site(name).has("Pod")
+    assert ("log of searches ends with each pod" in notes) == (name == "everything else")
 
 
 def test_every_values_file_is_part_of_the_matrix() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helm.chart import Rendered
 from tests.helm.reach import Labels, allowed, may_call
-from tests.helm.sites import SITES, site
+from tests.helm.sites import SITES, WITH_RAY, site
 
 GUARDED = [name for name in SITES if name != "national, no policies"]
 STRANGER = {"app": "stranger"}
@@ -49,7 +49,7 @@ def test_a_stranger_reaches_nothing(name: str) -> None:
             assert not allowed(found, pod["metadata"]["labels"], port, STRANGER, ELSEWHERE)
 
 
-@pytest.mark.parametrize("name", [name for name in GUARDED if site(name).has("RayCluster")])
+@pytest.mark.parametrize("name", [name for name in GUARDED if name in WITH_RAY])
 def test_of_ray_only_the_dashboard_is_open_to_the_operator_outside_and_to_nobody_else(name: str) -> None:
     found = site(name)
     ray = labels(found, "ray")

@@ -12,9 +12,8 @@ from typer.main import get_command
 
 from cluster.cli.main import app
 from tests.helm.chart import Rendered, merged, render
-from tests.helm.sites import NATIONAL, SITES, site
+from tests.helm.sites import NATIONAL, SITES, WITH_RAY, site
 
-CLUSTERS = [name for name in SITES if site(name).has("RayCluster")]
 LAST_PORT_BELOW_SHARDS = 32767
 
 
@@ -27,7 +26,11 @@ def job(found: Rendered, beginning: str) -> dict[str, Any]:
     return one
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
+def test_ray_is_there_where_it_was_asked_for() -> None:
+    assert [name for name in SITES if site(name).has("RayCluster")] == WITH_RAY
+
+
+@pytest.mark.parametrize("name", WITH_RAY)
 def test_ray_is_closed_to_who_has_no_token(name: str) -> None:
     spec = site(name).one("RayCluster")["spec"]
     assert spec["authOptions"]["mode"] == "token"
@@ -36,7 +39,7 @@ def test_ray_is_closed_to_who_has_no_token(name: str) -> None:
         assert {"name": "RAY_AUTH_MODE", "value": "token"} in container["env"]
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
+@pytest.mark.parametrize("name", WITH_RAY)
 def test_rays_ports_are_fixed_below_those_of_the_shards(name: str) -> None:
     spec = site(name).one("RayCluster")["spec"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
@@ -47,7 +50,7 @@ def test_rays_ports_are_fixed_below_those_of_the_shards(name: str) -> None:
         assert container["livenessProbe"]["httpGet"]["port"] == ports["dashboard-agent-listen-port"]
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
+@pytest.mark.parametrize("name", WITH_RAY)
 def test_nothing_is_placed_beside_the_head_and_only_gpu_groups_take_gpus(name: str) -> None:
     spec = site(name).one("RayCluster")["spec"]
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
@@ -77,7 +80,7 @@ def test_only_the_autoscaler_gets_a_token_of_the_kubernetes_api() -> None:
     )
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
+@pytest.mark.parametrize("name", WITH_RAY)
 def test_jobs_go_to_the_releases_own_cluster_under_names_that_kuberay_takes(name: str) -> None:
     found = site(name)
     for one in found.kind("RayJob"):
