@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
+import kubernetes_validate.utils
 import pytest
 import yaml
 
@@ -27,6 +27,15 @@ _NOT_CHECKED = {("cert-manager.io/v1", "Certificate")}  # no package ships its s
 _FOLDER = None if SHARED is None else SHARED / "schemas"
 
 _seen: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validator reads megabytes of definitions for every object."""
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", _contents)
+
+
+_contents = cache(kubernetes_validate.utils.schema_contents)
 
 
 def _kind(document: dict[str, Any]) -> tuple[str, str]:
