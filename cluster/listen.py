@@ -75,7 +75,10 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
 
 def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     """gRPC's options for the settings. The port is never shared with another process silently."""
+    age_ms = int(settings.max_connection_age_s * 1000)
+    aging = [("grpc.max_connection_age_ms", age_ms)] if age_ms else []
     return [
+        *aging,
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.so_reuseport", 0),
@@ -91,19 +94,31 @@ def bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
 
     Raises `Unavailable` (ADDRESS_IN_USE), and `InvalidInput` for key material that is none.
     """
-    credentials = server_credentials(settings)
+    return _bind(server, settings.address, server_credentials(settings))
+
+
+def bind_health(server: grpc.aio.Server, address: str) -> str:
+    """Bind the address of a listener that says nothing but how the server is, and return it likewise.
+
+    It is plain off loopback, too: Kubernetes' gRPC probes speak no TLS. Raises as `bind`.
+    """
+    return _bind(server, address, None)
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    is_unix = address.startswith("unix:")
+    host = "" if is_unix else split_address(address)[0]
     try:
         if credentials is None:
-            port = server.add_insecure_port(settings.address)
+            port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(settings.address, credentials)
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise Unavailable(
-            f"cannot listen on {settings.address}: is another server running there?", code="ADDRESS_IN_USE"
+            f"cannot listen on {address}: is another server running there?", code="ADDRESS_IN_USE"
         ) from error
-    if settings.address.startswith("unix:"):
-        return settings.address
-    host, _ = split_address(settings.address)
+    if is_unix:
+        return address
     shown = f"[{host}]" if ":" in host else host
     return f"{shown}:{port}"
 

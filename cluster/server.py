@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
 from cluster.compose import Parts, compose
-from cluster.listen import bind, channel_options, server_credentials, split_address
+from cluster.listen import bind, bind_health, channel_options, server_credentials, split_address
 from cluster.rpc.enrolment_servicer import EnrolmentServicer
 from cluster.rpc.interceptors import CallInterceptor
 from cluster.rpc.operations_servicer import OperationsServicer
@@ -51,6 +51,8 @@ SERVICES = tuple(
     )
 )
 
+LIVE = "homeward.live"  # of health: SERVING while the event loop answers, whatever the index does
+
 OpenParts = Callable[[Settings], AbstractAsyncContextManager[Parts]]
 
 _logger = logging.getLogger(__name__)
@@ -59,8 +61,14 @@ _logger = logging.getLogger(__name__)
 class RunningServer:
     """A server that listens. Made by `running_server`."""
 
-    def __init__(self, server: grpc.aio.Server, address: str, parts: Parts, searcher: Searcher) -> None:
-        self.address = address  # with the port that was given for port 0
+    def __init__(self, server: grpc.aio.Server, parts: Parts, searcher: Searcher) -> None:
+        settings = parts.settings.server
+        self.address = bind(server, settings)  # with the port that was given for port 0
+        self.health_address = ""
+        self._probed: grpc.aio.Server | None = None
+        if settings.health_address:
+            self._probed = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            self.health_address = bind_health(self._probed, settings.health_address)
         self.parts = parts
         self.searcher = searcher
         self._server = server
@@ -68,10 +76,12 @@ class RunningServer:
 
     async def start(self) -> None:
         """Begin to answer; health says NOT_SERVING until `open`."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await self._server.start()
+        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+        for server in filter(None, (self._server, self._probed)):
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            await server.start()
 
     async def open(self) -> None:
         """The index is loaded: searches are answered from now on."""
@@ -83,6 +93,8 @@ class RunningServer:
         """Take no new calls, let running ones end within `grace_s` seconds, then cancel them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+        if self._probed is not None:
+            await self._probed.stop(0)
 
 
 @asynccontextmanager
@@ -106,7 +118,7 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         enrolment = EnrolmentServicer(parts)
         stack.push_async_callback(enrolment.close)
         _add_services(server, parts, enrolment, searcher)
-        running = RunningServer(server, bind(server, settings.server), parts, searcher)
+        running = RunningServer(server, parts, searcher)
         background: list[asyncio.Task[None]] = []
         stack.push_async_callback(_end, background)
         await running.start()

@@ -44,6 +44,14 @@ class ServerSettings(_Section):
     drain_s: float = Field(10.0, ge=0, description="how long running calls may end after SIGTERM")
     reflection: bool = True
     keepalive_s: float = Field(30.0, ge=1, description="idle seconds after which connections are probed")
+    max_connection_age_s: float = Field(
+        0.0,
+        ge=0,
+        description="older connections are asked to be made anew, so that new servers get some; 0: none",
+    )
+    health_address: str = Field(
+        "", description="host:port of gRPC health alone, in plain text, for probes without TLS; empty: none"
+    )
     metrics_address: str = Field("", description="host:port of Prometheus' page; empty: none")
 
 

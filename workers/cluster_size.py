@@ -33,9 +33,10 @@ def share(nodes: Sequence[Node], count: int = 0) -> WorkerShare:
     Raises `InvalidInput` (TOO_MANY_WORKERS) for more workers than cores.
     """
     gpus = sum(int(node.gpus) for node in nodes)
-    hosts = [node for node in nodes if node.gpus >= 1] if gpus else list(nodes)
+    # A head that offers no cores, as is usual on Kubernetes, carries none.
+    hosts = [node for node in nodes if node.cpus >= 1 and (node.gpus >= 1 or not gpus)]
     cpus = int(sum(node.cpus for node in hosts))
-    wanted = count or gpus or len(hosts)
+    wanted = count or gpus or max(1, len(hosts))
     if wanted > cpus:
         raise InvalidInput(
             f"{wanted} workers need as many cores, and the cluster has {cpus}; start fewer with --count",

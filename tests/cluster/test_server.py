@@ -19,10 +19,10 @@ import cluster.server
 from cluster.compose import Parts
 from cluster.rpc.status import error_from_rpc
 from cluster.searchlog import log_files
-from cluster.server import SERVICES, RunningServer, running_server
+from cluster.server import LIVE, SERVICES, RunningServer, running_server
 from cluster.startup import load_index
 from homeward.config import ServerSettings, Settings
-from homeward.errors import HomewardError, InvalidInput
+from homeward.errors import HomewardError, InvalidInput, Unavailable
 from homeward.v1 import records_pb2, search_pb2
 from tests.cluster.certificates import Authority, Pair
 from tests.cluster.clients import raw_stream, raw_unary, search_stub
@@ -80,6 +80,53 @@ async def test_nothing_is_opened_for_an_address_that_needs_tls(tmp_path: Path) -
             pass
     assert refused.value.code == "TLS_REQUIRED"
     assert not (tmp_path / "data").exists()
+
+
+async def test_health_has_a_plain_port_of_its_own_beside_tls(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue("server")
+    async with (
+        serving(
+            tmp_path / "data",
+            health_address="127.0.0.1:0",
+            tls_certificate=pair.certificate,
+            tls_key=pair.key,
+        ) as server,
+        grpc.aio.insecure_channel(server.health_address) as channel,
+    ):
+        assert await health(channel) == health_pb2.HealthCheckResponse.SERVING
+        assert await health(channel, LIVE) == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await search_stub(channel).Search(by_template())
+        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_health_port_in_use_is_told_before_anything_serves(tmp_path: Path) -> None:
+    async with serving(tmp_path / "one", health_address="127.0.0.1:0") as server:
+        with pytest.raises(Unavailable) as refused:
+            async with serving(tmp_path / "two", health_address=server.health_address):
+                pass
+    assert refused.value.code == "ADDRESS_IN_USE"
+    assert server.health_address in refused.value.message
+
+
+async def test_an_old_connection_is_made_anew_and_no_call_is_lost(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, max_connection_age_s=0.2) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        states = [channel.get_state(try_to_connect=True)]
+
+        async def watch() -> None:
+            while True:
+                await channel.wait_for_state_change(states[-1])
+                states.append(channel.get_state())
+
+        watching = asyncio.create_task(watch())
+        for _ in range(12):
+            assert (await search_stub(channel).Search(by_template(), timeout=10)).search_id
+            await asyncio.sleep(0.05)
+        watching.cancel()
+        assert states.count(grpc.ChannelConnectivity.READY) > 1, states
 
 
 async def test_a_unix_socket_is_its_owners_alone(tmp_path: Path) -> None:

@@ -36,3 +36,10 @@ def test_there_is_one_worker_per_gpu_else_per_machine() -> None:
     assert share([Node(2, 0), Node(4, 0)]).count == 2
     assert share([Node(16, 1)], 4).gpus == 0.25
     assert share([Node(2, 0)]).reserved_cpus == 1
+
+
+def test_a_head_that_offers_no_cores_is_no_machine_to_work_on() -> None:
+    assert share([Node(0, 0), Node(8, 0), Node(8, 0)]) == share([Node(8, 0), Node(8, 0)])
+    with pytest.raises(InvalidInput) as refused:
+        share([Node(0, 0)])
+    assert refused.value.code == "TOO_MANY_WORKERS"
