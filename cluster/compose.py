@@ -20,6 +20,7 @@ from cluster.follow import Follower
 from cluster.gallery_rows import GalleryRows
 from cluster.live import Live, ServerIndex, ShardedIndex, milvus_fallback
 from cluster.load.load_documents import LoadDocuments
+from cluster.open_snapshots import open_snapshots
 from cluster.ownership import own_data_dir
 from cluster.searchlog import SearchLog
 from cluster.self_check import SelfCheck
@@ -156,12 +157,6 @@ def open_index(settings: Settings, dimension: int) -> Shard:
 
         device = TorchScan(settings.index.device)
     return Shard(dimension, folder=folder, threads=settings.index.threads, device=device)
-
-
-def open_snapshots(settings: Settings, catalogue: Catalogue, model_id: str, dimension: int) -> Snapshots:
-    """The index's snapshots beside the photos."""
-    documents = open_document_store(settings.photos, settings.data_dir)
-    return Snapshots(documents, catalogue, model_id, dimension)
 
 
 def snapshot_source(settings: Settings, snapshots: Snapshots) -> Snapshots | None:

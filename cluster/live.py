@@ -16,6 +16,7 @@ from typing import Protocol
 
 from catalogue.store import Catalogue
 from cluster.follow import Follower
+from cluster.followed import Followed
 from cluster.gallery_rows import GalleryRows
 from homeward.errors import Unavailable
 from homeward.types import CandidateList, Query
@@ -31,18 +32,6 @@ _POLL_S = 0.01
 _PUSH_S = 0.8  # a shard that takes longer is waited out: it refuses soon
 
 _logger = logging.getLogger(__name__)
-
-
-class Followed(Protocol):
-    """What of an index a writer uses. Both block."""
-
-    def check_loaded(self) -> None:
-        """Raise `Unavailable` (INDEX_LOADING) while it cannot answer."""
-        ...
-
-    def catch_up(self, own: Sequence[Pushed] = ()) -> int:
-        """Have all committed changes in every answer begun after the return; the rev reached."""
-        ...
 
 
 class Live(Followed, Protocol):
@@ -61,17 +50,6 @@ class Live(Followed, Protocol):
     async def reach(self, rev: int, wait_s: float) -> int:
         """Wait until answers contain the changes up to `rev`, at most `wait_s` seconds; the rev they do."""
         ...
-
-
-class NoIndex:
-    """`Followed` of a process that commits and answers no search: those that do follow the change log."""
-
-    def check_loaded(self) -> None:
-        """See `Followed`: there is nothing to load."""
-
-    def catch_up(self, own: Sequence[Pushed] = ()) -> int:  # noqa: ARG002 - the protocol's
-        """Nobody is told; the rev is not looked up either."""
-        return 0
 
 
 class ServerIndex:

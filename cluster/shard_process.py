@@ -12,9 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from catalogue.open import open_catalogue
-from cluster.compose import open_index, open_snapshots, snapshot_source
+from cluster.compose import open_index, snapshot_source
 from cluster.follow import Follower
 from cluster.gallery_rows import GalleryRows
+from cluster.open_snapshots import open_snapshots
 from cluster.shard_control import ShardControl
 from cluster.shard_maps import ShardEntry, ShardMaps
 from cluster.shard_node import ShardNode

@@ -17,8 +17,8 @@ from catalogue.load_types import Lease
 from catalogue.store import Catalogue
 from catalogue.types import Item, RecordWrite, Store, StoredRecord, WriteResult
 from cluster.erasing import Eraser
+from cluster.followed import Followed
 from cluster.gallery_rows import GalleryRows
-from cluster.live import Followed
 from cluster.rows import face_row
 from homeward.errors import HomewardError, InvalidInput
 from homeward.ids import record_id

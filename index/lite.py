@@ -23,8 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from milvus_lite.adapter.grpc.server import start_server_in_thread
-from milvus_lite.exceptions import DataDirLockedError
 from pymilvus import MilvusClient
 
 from homeward.errors import Corrupt, StoreUnavailable
@@ -42,6 +40,10 @@ class LiteFolder:
     """An opened folder, shared by the galleries of all models in it. Use `open_folder`."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
+        # A second to import, for whoever has no embedded gallery.
+        from milvus_lite.adapter.grpc.server import start_server_in_thread
+        from milvus_lite.exceptions import DataDirLockedError
+
         self.path = path
         self.users = 0
         self._calls = threading.RLock()

@@ -21,9 +21,9 @@ import ray
 from ray.exceptions import RayError
 
 from catalogue.load_types import Lease
-from cluster.load.counters import Counters, total
-from cluster.load.loader import PARTS_AT_A_TIME, PartDone, failed
-from cluster.load.open_loader import open_loader
+from cluster.load.board import Board
+from cluster.load.counters import Counters
+from cluster.load.part_done import PARTS_AT_A_TIME, PartDone, failed
 from cluster.load.patience import Patience
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
@@ -32,42 +32,19 @@ from workers.cluster_size import Node, WorkerShare, share
 from workers.ray_session import NAMESPACE, connected, keep_stdout
 
 _TELL_S = 1.0
-_SILENT_S = 15.0  # a loader that has not told for so long is not counted as at work
 _ASK_S = 5.0
 _BLOCKS_MAX = 4096  # what Ray Data hands out at a time: one part, of a load of more parts several
 
 _logger = logging.getLogger(__name__)
 
 
-class Board:
-    """The actor on which loaders write what they count, for whoever draws progress."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, tuple[float, Counters]] = {}
-        self._stopped = False
-
-    def tell(self, loader: str, counters: Counters) -> bool:
-        """Note a loader's counts; whether it shall stop."""
-        self._told[loader] = (time.monotonic(), counters)
-        return self._stopped
-
-    def stop(self) -> None:
-        """Have every loader told to stop when it next tells."""
-        self._stopped = True
-
-    def read(self) -> tuple[Counters, int]:
-        """The sum of what loaders counted, those too that died since; how many are at work."""
-        now = time.monotonic()
-        alive = [counters for at, counters in self._told.values() if now - at < _SILENT_S]
-        summed = total(counters for _, counters in self._told.values())
-        held_back = next((one.held_back for one in alive if one.held_back), "")
-        return Counters(summed.stages, summed.faces, summed.rejected, held_back, len(alive)), len(alive)
-
-
 class LoadPart:
     """The actor around one `Loader`: Ray Data calls it with one part's number at a time, in two threads."""
 
     def __init__(self, settings: Settings, spec: LoadSpec, lease: Lease, board: Any) -> None:
+        # The driver, which only names this class, has no need of torch and all stores' clients.
+        from cluster.load.open_loader import open_loader
+
         self._stack = ExitStack()
         self._failure: HomewardError | None = None
         patience = Patience(settings.loads.patience_s, lambda _: nullcontext())

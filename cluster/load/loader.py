@@ -17,46 +17,15 @@ from catalogue.load_types import DonePart, Lease
 from cluster.load.counters import Counters, Stage
 from cluster.load.load_documents import LoadDocuments
 from cluster.load.outcome_types import NOBODY, Became, PartOutcome
+from cluster.load.part_done import PartDone, failed
 from cluster.load.part_outcomes import Embedded
 from cluster.load.part_reader import PartReader, ReadPhoto
 from cluster.load.part_writer import PartWriter
 from cluster.load.patience import Patience
 from cluster.load.plan_types import Part
 from cluster.load.tally import Tally
-from homeward import errors
 from homeward.errors import HomewardError, NotFound
 from workers.bulk import BulkBatch, BulkEmbedding
-
-PARTS_AT_A_TIME = 2
-
-
-@dataclass(frozen=True, slots=True)
-class PartDone:
-    """What a loader says of a part: it is committed, or why it is not."""
-
-    part: int
-    photos: int = 0  # accounted for
-    kind: str = ""  # of the error: its class in `homeward.errors`; empty: committed
-    code: str = ""
-    message: str = ""
-
-    def failure(self) -> HomewardError | None:
-        """The error, as it was raised where the part was loaded."""
-        if not self.kind:
-            return None
-        kind: type[HomewardError] = getattr(errors, self.kind, HomewardError)
-        return kind(self.message, code=self.code)
-
-
-def failed(part: int, error: HomewardError) -> PartDone:
-    """What to say of a part that was not committed."""
-    kind = next(
-        base.__name__
-        for base in type(error).__mro__
-        # One that is made of more than its message and code is told as what it is a kind of.
-        if base.__module__ == errors.__name__ and base.__init__ is HomewardError.__init__  # type: ignore[misc]
-    )
-    return PartDone(part, 0, kind, error.code, error.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ from functools import partial
 
 from catalogue.load_types import Lease
 from catalogue.open import open_catalogue
-from cluster.compose import open_snapshots
 from cluster.erasing import Eraser
+from cluster.followed import NoIndex
 from cluster.gallery_rows import GalleryRows
-from cluster.live import NoIndex
 from cluster.load.load_documents import LoadDocuments
 from cluster.load.loader import Loader
 from cluster.load.open_source import open_source
@@ -22,6 +21,7 @@ from cluster.load.patience import Patience
 from cluster.load.picture import picture_hash
 from cluster.load.spec import LoadSpec
 from cluster.load.tally import Tally
+from cluster.open_snapshots import open_snapshots
 from cluster.writer import Writer
 from homeward.clock import SystemClock
 from homeward.config import Settings

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from catalogue.load_types import Lease
 from cluster.load.counters import Counters
-from cluster.load.loader import PARTS_AT_A_TIME, Loader, PartDone
-from cluster.load.open_loader import open_loader
+from cluster.load.part_done import PARTS_AT_A_TIME, PartDone
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
+
+if TYPE_CHECKING:  # torch and the stores' clients are for whoever loads
+    from cluster.load.loader import Loader
 
 
 class Runner(Protocol):
@@ -77,6 +79,8 @@ def open_runner(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Ru
         with open_ray_runner(settings, spec, lease) as runner:
             yield runner
     else:
+        from cluster.load.open_loader import open_loader
+
         with open_loader(settings, spec, lease) as loader:
             yield RunHere(loader)
 

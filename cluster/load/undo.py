@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from catalogue.load_types import Load, LoadState
 from catalogue.store import Catalogue
 from catalogue.types import Store
-from cluster.compose import open_snapshots
 from cluster.erasing import Eraser
 from cluster.gallery_rows import GalleryRows
 from cluster.load.drive import Driver
 from cluster.load.lease_keeper import LeaseKeeper
 from cluster.load.load_documents import LoadDocuments
+from cluster.open_snapshots import open_snapshots
 from cluster.startup import INTENT_LIFE
 from homeward.clock import SystemClock
 from homeward.config import Settings

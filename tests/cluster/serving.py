@@ -8,8 +8,9 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import cast
 
 from catalogue.open import open_catalogue
-from cluster.compose import Parts, open_snapshots
+from cluster.compose import Parts
 from cluster.load.load_documents import LoadDocuments
+from cluster.open_snapshots import open_snapshots
 from cluster.searchlog import SearchLog
 from cluster.server import OpenParts
 from homeward.clock import SystemClock

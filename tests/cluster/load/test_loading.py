@@ -18,16 +18,16 @@ from catalogue.open import open_catalogue
 from catalogue.store import Catalogue
 from catalogue.tables import load_parts
 from catalogue.types import Deletion, FaceWrite, PhotoWrite, RecordUpdate, RecordWrite
-from cluster.compose import open_snapshots
 from cluster.erasing import Eraser
 from cluster.load.drive import Driver, open_driver
-from cluster.load.loader import failed
 from cluster.load.open_source import open_source
 from cluster.load.outcome_types import Became
+from cluster.load.part_done import failed
 from cluster.load.patience import Stopped
 from cluster.load.planning import Planner
 from cluster.load.spec import read_spec, write_spec
 from cluster.load.undo import undo
+from cluster.open_snapshots import open_snapshots
 from cluster.prepare import face_writes
 from homeward.clock import SystemClock
 from homeward.config import LoadSettings, Settings
