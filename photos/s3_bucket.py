@@ -109,7 +109,7 @@ class S3Bucket:
     def put(self, key: str, data: bytes, media_type: str) -> None:
         """Write an object. The server makes it visible when it is whole."""
         with self.mapped():
-            self._client.put_object(
+            written = self._client.put_object(
                 self._name,
                 self._prefix + key,
                 BytesIO(data),
@@ -118,6 +118,8 @@ class S3Bucket:
                 # One request whatever the size: parts of an upload that died would stay unseen.
                 part_size=max(len(data), _PART_MIN),
             )
+            if not written.etag:  # see `_promised`
+                raise _cut_off()
 
     def get(self, key: str, limit: int | None = None) -> bytes | None:
         """The object's bytes, or the first `limit` of them; None if there is no object."""
@@ -162,11 +164,13 @@ class S3Bucket:
         """Whether there is such an object."""
         with self.mapped():
             try:
-                self._client.stat_object(self._name, self._prefix + key)
+                found = self._client.stat_object(self._name, self._prefix + key)
             except S3Error as error:
                 if error.code in _ABSENT:
                     return False
                 raise
+            if not found.etag:  # see `_promised`
+                raise _cut_off()
         return True
 
     def delete(self, key: str) -> bool:
@@ -233,7 +237,10 @@ def _promised(headers: Mapping[str, str], data: bytes) -> int:
     """The length that an answer says it has; of one in chunks, which say where they end, that of its `data`.
 
     One that says nothing was cut off in its headers: to Python's HTTP client the end of a connection ends
-    them too, and an empty answer comes out as if it were whole."""
+    them too, and an empty answer comes out as if it were whole. Without an ETag it is no object's either:
+    SeaweedFS answers 200 and no bytes to a request that it takes for abandoned."""
+    if not headers.get("ETag"):
+        raise _cut_off()
     length = headers.get("Content-Length")
     if length is not None:
         return int(length)
@@ -243,7 +250,7 @@ def _promised(headers: Mapping[str, str], data: bytes) -> int:
 
 
 def _cut_off() -> ConnectionError:
-    return ConnectionError("the answer ended before the object did")
+    return ConnectionError("the answer is not a whole one")
 
 
 def _bare(etag: str | None) -> str:

@@ -106,7 +106,7 @@ async def status(
 ) -> Exit | None:
     """Say how far loads are. Reads the catalogue of the settings here; disturbs nobody."""
     _check_here()
-    with _stores() as (catalogue, _):
+    with _ledger() as catalogue:
         ledger = catalogue.loads
         found = ledger.all() if name is None else [ledger.get(name)]
         rows = [(load, ledger.sums(load.name)) for load in found]
@@ -170,7 +170,7 @@ async def cancel(name: Name) -> Exit | None:
     """Take a load from whoever drives it. What was committed stays; resume goes on with it, undo takes it
     back."""
     _check_here()
-    with _stores() as (catalogue, _):
+    with _ledger() as catalogue:
         load = catalogue.loads.cancel(name)
     if state().as_json:
         print_json({"load": name, "state": load.state})
@@ -190,7 +190,7 @@ async def undo(
     from cluster.load.undo import undo as take_back
 
     _check_here()
-    with _stores() as (catalogue, _):
+    with _ledger() as catalogue:
         others = catalogue.loads.overlapping(name)
     if others:
         _tell(
@@ -291,6 +291,19 @@ def _driver(again: str = "resume") -> Iterator[tuple[Driver, Catalogue, LoadDocu
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _ledger() -> Iterator[Catalogue]:
+    """The catalogue alone: how far a load is can be told while other stores do not answer."""
+    from catalogue.open import open_catalogue
+
+    settings = state().settings
+    catalogue = open_catalogue(settings.catalogue, settings.data_dir)
+    try:
+        yield catalogue
+    finally:
+        catalogue.close()
 
 
 @contextmanager

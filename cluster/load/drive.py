@@ -32,7 +32,7 @@ from homeward.config import Settings
 from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput
 from photos.open import open_document_store
 
-_SHOW_S = 0.5
+_SHOW_S = 1.0
 _WAIT_S = 0.5
 
 _logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Loaders on a Ray cluster: Ray Data hands them the numbers of parts; photos do not travel through it.
 
-Each actor reads, embeds, writes and commits its parts by itself, two at a time. Ray starts an actor that
+Each actor reads, embeds, writes and commits its parts by itself, a few at a time. Ray starts an actor that
 died anew, here or on another node, and gives it the part that it had. Ray has no authentication unless its
 token mode is on (`RAY_AUTH_MODE=token`): whoever reaches an open Ray port runs code on the cluster.
 """
@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 class LoadPart:
-    """The actor around one `Loader`: Ray Data calls it with one part's number at a time, in two threads."""
+    """The actor around one `Loader`: Ray Data calls it with one part's number at a time, in a few threads."""
 
     def __init__(self, settings: Settings, spec: LoadSpec, lease: Lease, board: Any) -> None:
         # The driver, which only names this class, has no need of torch and all stores' clients.

@@ -1,6 +1,6 @@
 """Loads parts: reads, decodes, embeds, writes and commits one, as often as it takes.
 
-Two parts at a time: while one is being written, the next is in the model. What a part's photos become
+Some parts at a time: while one is being read or written, others are in the model. What a part's photos become
 follows from the part alone, and everything is written to ids that follow from what is written: a part that
 was begun by somebody who died is done again from its start, and comes to the same.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from homeward import errors
 from homeward.errors import HomewardError
 
-PARTS_AT_A_TIME = 2
+PARTS_AT_A_TIME = 3  # while some are read or written, others keep the model busy
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,8 @@ def scripted(answers: Answers) -> Iterator[str]:
         def do_GET(self) -> None:
             status, headers, body = answers[self.path.partition("?")[0]]
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            usual = {"Content-Length": str(len(body)), "ETag": '"etag"'}
+            for name, value in {**usual, **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
