@@ -26,10 +26,10 @@ class Board:
         """Have every loader told to stop when it next tells."""
         self._stopped = True
 
-    def read(self) -> tuple[Counters, int]:
-        """The sum of what loaders counted, those too that died since; how many are at work."""
+    def read(self) -> Counters:
+        """The sum of what loaders counted, those too that died since; `workers` are those at work."""
         now = time.monotonic()
         alive = [counters for at, counters in self._told.values() if now - at < _SILENT_S]
         summed = total(counters for _, counters in self._told.values())
         held_back = next((one.held_back for one in alive if one.held_back), "")
-        return Counters(summed.stages, summed.faces, summed.rejected, held_back, len(alive)), len(alive)
+        return Counters(summed.stages, summed.faces, summed.rejected, held_back, len(alive))

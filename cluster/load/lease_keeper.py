@@ -51,7 +51,6 @@ class LeaseKeeper:
         self._lost = lost
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self.is_lost = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -68,7 +67,6 @@ class LeaseKeeper:
             try:
                 self._ledger.renew(self._lease)
             except Conflict:
-                self.is_lost = True
                 self._lost()
                 return
             except HomewardError as error:

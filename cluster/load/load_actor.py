@@ -136,7 +136,7 @@ class RunOnRay:
     def counters(self) -> Counters:
         """See `Runner`."""
         try:
-            self._counters, _ = ray.get(self._board.read.remote(), timeout=_ASK_S)
+            self._counters = ray.get(self._board.read.remote(), timeout=_ASK_S)
         except RayError as error:
             _logger.info("the load's board does not answer: %s", error)
         return self._counters

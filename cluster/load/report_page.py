@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
-import os
-import tempfile
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -30,8 +29,7 @@ from cluster.load.report_types import (
     SuspectedDouble,
     Unaccounted,
 )
-from homeward.errors import StoreUnavailable
-from homeward.files import write_private
+from homeward.files import private_file, write_private
 
 Thumbnail = Callable[[PhotoRow], bytes | None]
 
@@ -137,21 +135,12 @@ def write_rejected_csv(report: LoadReport, path: Path) -> None:
     cannot be written.
     """
     # Row by row, for all of a load's photos may have been rejected: hence not by `write_private`.
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
-                writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-                writer.writerow(_CSV)
-                writer.writerows(_cells(row) for row in report.rejected())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreUnavailable(f"cannot write {path}: {error.strerror}", store=str(path)) from error
+    with private_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="backslashreplace", newline="")
+        writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+        writer.writerow(_CSV)
+        writer.writerows(_cells(row) for row in report.rejected())
+        text.detach()  # which flushes, and leaves the file open
 
 
 def as_json(report: LoadReport, total_photos: int | None = None) -> dict[str, Any]:
