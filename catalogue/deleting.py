@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from catalogue import loads, sql
+from catalogue import load_reading, sql
 from catalogue.checks import check_name, check_request
 from catalogue.engine import Revs
 from catalogue.enrolling import load_requests, log_change
@@ -74,7 +74,7 @@ def _take_apart(connection: sa.Connection, record_id: str) -> list[Item]:
     nothing refers to any more."""
     face_ids = connection.execute(sa.select(faces.c.face_id).where(faces.c.record_id == record_id)).scalars()
     items = [Item(Store.GALLERY, record_id, face_id) for face_id in face_ids]
-    items += loads.outcomes_of(connection, record_id)
+    items += load_reading.outcomes_of(connection, record_id)
     held = connection.execute(
         sa.select(record_photos.c.agency, record_photos.c.sha256).where(
             record_photos.c.record_id == record_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from catalogue import loads, undoing
+from catalogue import load_reading, loads, undoing
 from catalogue.engine import Database
 from catalogue.load_types import DonePart, Lease, Load, LoadState, LoadSums, Undone, check_load_name
 from homeward.clock import Clock
@@ -93,7 +93,7 @@ class LoadLedger:
         """Other loads, not undone, that name records of this one. What they found there before may be what
         this one brought."""
         with self._database.reading() as connection:
-            return loads.overlapping(connection, name)
+            return load_reading.overlapping(connection, name)
 
     def commit_part(self, lease: Lease, part: DonePart) -> str:
         """Note that a part is done; the name of the outcome file that counts.
@@ -105,27 +105,27 @@ class LoadLedger:
     def get(self, name: str) -> Load:
         """One load. Raises `NotFound`."""
         with self._database.reading() as connection:
-            return loads.read(connection, name)
+            return load_reading.load_of(connection, name)
 
     def all(self) -> list[Load]:
         """All loads, the newest first."""
         with self._database.reading() as connection:
-            return loads.read_all(connection)
+            return load_reading.read_all(connection)
 
     def parts(self, name: str) -> list[DonePart]:
         """The load's committed parts, in order."""
         with self._database.reading() as connection:
-            return loads.read_parts(connection, name)
+            return load_reading.read_parts(connection, name)
 
     def sums(self, name: str) -> LoadSums:
         """Committed parts, photos accounted for, face rows, and photos rejected."""
         with self._database.reading() as connection:
-            return loads.read_sums(connection, name)
+            return load_reading.read_sums(connection, name)
 
     def document_of(self, name: str, part: int) -> str | None:
         """The outcome file of a part; None while it is not committed."""
         with self._database.reading() as connection:
-            return loads.document_of(connection, name, part)
+            return load_reading.document_of(connection, name, part)
 
     def undo_some(self, lease: Lease, limit: int = 64) -> Undone:
         """Take back up to so many records, or what the load added to them, in one transaction.

@@ -14,13 +14,10 @@ import sqlalchemy as sa
 
 from catalogue import sql
 from catalogue.erasing import add_erasures
-from catalogue.load_types import DonePart, Lease, Load, LoadState, LoadSums
+from catalogue.load_reading import document_of, load_of, outcome_item
+from catalogue.load_types import DonePart, Lease, Load, LoadState
 from catalogue.tables import load_parts, load_records, loads, tombstones
-from catalogue.types import Item, Store
-from homeward.errors import Conflict, NotFound
-
-_LOAD = tuple(column for column in loads.c)
-_COUNTS = (load_parts.c.photos, load_parts.c.faces, load_parts.c.rejected)
+from homeward.errors import Conflict
 
 
 def create(connection: sa.Connection, name: str, spec: str, holder: str, now: datetime) -> Lease:
@@ -62,7 +59,7 @@ def take(
     dead: int | None,
 ) -> Lease:
     """The right to drive a load that nobody drives; see `LoadLedger.take`."""
-    load = _of(connection, name, lock=True)
+    load = load_of(connection, name, lock=True)
     alive = load.driven and load.fence != dead
     if alive and load.heartbeat_at is not None and load.heartbeat_at > now - lapse:
         silent = max(0.0, (now - load.heartbeat_at).total_seconds())
@@ -96,7 +93,7 @@ def planned(connection: sa.Connection, lease: Lease, parts: int, photos: int, sp
 
 def settle_model(connection: sa.Connection, lease: Lease, model_id: str, dimension: int) -> None:
     """See `LoadLedger.settle_model`."""
-    load = _of(connection, lease.load, lock=True)  # first: two who share it could not both have it alone
+    load = load_of(connection, lease.load, lock=True)  # first: two who share it could not both have it alone
     if load.fence != lease.fence:
         raise _lost(lease)
     if not load.model_id:
@@ -112,7 +109,7 @@ def settle_model(connection: sa.Connection, lease: Lease, model_id: str, dimensi
 
 def discard(connection: sa.Connection, lease: Lease) -> None:
     """See `LoadLedger.discard`."""
-    load = _of(connection, lease.load, lock=True)
+    load = load_of(connection, lease.load, lock=True)
     if load.fence != lease.fence:
         raise _lost(lease)
     if load.parts is not None:
@@ -142,7 +139,7 @@ def release(connection: sa.Connection, lease: Lease, state: LoadState, message: 
 
 def cancel(connection: sa.Connection, name: str) -> Load:
     """Take the load from whoever drives it; see `LoadLedger.cancel`."""
-    load = _of(connection, name, lock=True)
+    load = load_of(connection, name, lock=True)
     if load.state in (LoadState.DONE, LoadState.UNDONE):
         raise Conflict(f"{name} is {load.state}: there is nothing to cancel", code="LOAD_ENDED", load=name)
     state = load.state if load.state in (LoadState.PLANNING, LoadState.UNDOING) else LoadState.CANCELLED
@@ -151,7 +148,7 @@ def cancel(connection: sa.Connection, name: str) -> Load:
         .where(loads.c.name == name)
         .values(state=state.value, fence=load.fence + 1, holder="", heartbeat_at=None, message="cancelled")
     )
-    return _of(connection, name)
+    return load_of(connection, name)
 
 
 def add_parts(
@@ -179,24 +176,6 @@ def laid_ready(
     """See `LoadLedger.laid_ready`."""
     check(connection, lease)
     _forget_deleted(connection, lease.load, parts, now, after=reinstate_until)
-
-
-def overlapping(connection: sa.Connection, name: str) -> list[str]:
-    """See `LoadLedger.overlapping`."""
-    mine = load_records.alias()
-    query = (
-        sa.select(load_records.c.load)
-        .distinct()
-        .join(mine, mine.c.record_id == load_records.c.record_id)
-        .join(loads, loads.c.name == load_records.c.load)
-        .where(
-            mine.c.load == name,
-            load_records.c.load != name,
-            loads.c.state.not_in([LoadState.UNDOING.value, LoadState.UNDONE.value]),
-        )
-        .order_by(load_records.c.load)
-    )
-    return list(connection.execute(query).scalars())
 
 
 def commit_part(connection: sa.Connection, lease: Lease, part: DonePart, now: datetime) -> str:
@@ -233,66 +212,10 @@ def _forget_deleted(
     add_erasures(connection, items, now)
 
 
-def outcome_item(record_id: str, load: str, part: int) -> Item:
-    """What names a record in the documents of one part of a load."""
-    return Item(Store.OUTCOMES, record_id, record_id, f"{load}/{part}")
-
-
-def read(connection: sa.Connection, name: str) -> Load:
-    """The load. Raises `NotFound`."""
-    return _of(connection, name)
-
-
-def read_all(connection: sa.Connection) -> list[Load]:
-    """All loads, the newest first."""
-    query = sa.select(*_LOAD).order_by(loads.c.created_at.desc(), loads.c.name)
-    return [_load(row) for row in connection.execute(query)]
-
-
-def read_parts(connection: sa.Connection, name: str) -> list[DonePart]:
-    """The load's committed parts, in order."""
-    columns = (load_parts.c.part, load_parts.c.document, *_COUNTS)
-    query = sa.select(*columns).where(load_parts.c.load == name).order_by(load_parts.c.part)
-    return [DonePart(*row) for row in connection.execute(query)]
-
-
-def read_sums(connection: sa.Connection, name: str) -> LoadSums:
-    """How many of the load's parts are committed, and what they come to."""
-    sums = (sa.func.coalesce(sa.func.sum(column), 0) for column in _COUNTS)
-    query = sa.select(sa.func.count(), *sums).where(load_parts.c.load == name)
-    return LoadSums(*map(int, connection.execute(query).one()))
-
-
-def document_of(connection: sa.Connection, name: str, part: int) -> str | None:
-    """The outcome file of a part; None while it is not committed."""
-    query = sa.select(load_parts.c.document).where(load_parts.c.load == name, load_parts.c.part == part)
-    found = connection.execute(query).scalar_one_or_none()
-    return None if found is None else str(found)
-
-
-def outcomes_of(connection: sa.Connection, record_id: str) -> list[Item]:
-    """The parts of loads whose documents name a record."""
-    query = sa.select(load_records.c.load, load_records.c.part).where(load_records.c.record_id == record_id)
-    return [outcome_item(record_id, row.load, row.part) for row in connection.execute(query)]
-
-
 def _set(connection: sa.Connection, lease: Lease, **values: object) -> None:
     held = (loads.c.name == lease.load) & (loads.c.fence == lease.fence)
     if connection.execute(sa.update(loads).where(held).values(**values)).rowcount != 1:
         raise _lost(lease)
-
-
-def _of(connection: sa.Connection, name: str, *, lock: bool = False) -> Load:
-    query = sa.select(*_LOAD).where(loads.c.name == name)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    if row is None:
-        raise NotFound(f"there is no load {name}; homeward load status lists them", load=name)
-    return _load(row)
-
-
-def _load(row: sa.Row[tuple[object, ...]]) -> Load:
-    values = dict(row._mapping)
-    return Load(**{**values, "state": LoadState(values["state"])})
 
 
 def _lost(lease: Lease) -> Conflict:

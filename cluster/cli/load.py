@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cluster.cli.exits import Exit, command
+from cluster.cli.load_session import (
+    check_here,
+    display_here,
+    open_driver_here,
+    open_ledger,
+    open_stores_here,
+    resumable,
+    tell,
+)
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
-from homeward.errors import Corrupt, InvalidInput, Overloaded, Unavailable
+from homeward.errors import InvalidInput
 
 if TYPE_CHECKING:
     from catalogue.load_types import Load, LoadSums
-    from catalogue.store import Catalogue
-    from cluster.load.drive import Driver, Ended
-    from cluster.load.load_documents import LoadDocuments
+    from cluster.load.drive import Ended
     from cluster.load.progress import Display
     from cluster.load.spec import LoadSpec
 
@@ -71,7 +73,7 @@ async def start(
     from cluster.load.spec import LoadSpec
     from homeward.types import RecordKey
 
-    _check_here()
+    check_here()
     settings = state().settings
     check_load_name(name)
     check_key(RecordKey(agency, gallery, "any"))
@@ -86,7 +88,7 @@ async def start(
     )
     if dry_run:
         return _try(spec)
-    with _driver() as (driver, _, _), _display() as display, _resumable(name):
+    with open_driver_here() as (driver, _, _), display_here() as display, resumable(name):
         return _ended(driver.start(name, spec, display), display)
 
 
@@ -94,9 +96,9 @@ async def start(
 @command
 async def resume(name: Name) -> Exit | None:
     """Go on with a load where it was: what is committed is not looked at again."""
-    _check_here()
-    with _driver() as (driver, _, _), _display() as display, _resumable(name):
-        return _ended(driver.resume(name, display, _tell), display)
+    check_here()
+    with open_driver_here() as (driver, _, _), display_here() as display, resumable(name):
+        return _ended(driver.resume(name, display, tell), display)
 
 
 @load_app.command("status")
@@ -105,8 +107,8 @@ async def status(
     name: Annotated[str | None, typer.Argument(help="One load; without a name all of them.")] = None,
 ) -> Exit | None:
     """Say how far loads are. Reads the catalogue of the settings here; disturbs nobody."""
-    _check_here()
-    with _ledger() as catalogue:
+    check_here()
+    with open_ledger() as catalogue:
         ledger = catalogue.loads
         found = ledger.all() if name is None else [ledger.get(name)]
         rows = [(load, ledger.sums(load.name)) for load in found]
@@ -151,8 +153,8 @@ async def report(
     from cluster.load.report_page import as_json
     from cluster.load.reporting import open_report, write_report
 
-    _check_here()
-    with _stores() as (catalogue, documents):
+    check_here()
+    with open_stores_here() as (catalogue, documents):
         load = catalogue.loads.get(name)
         with open_report(load, catalogue, documents) as found:
             write_report(load, found, state().settings, html, csv)
@@ -169,8 +171,8 @@ async def report(
 async def cancel(name: Name) -> Exit | None:
     """Take a load from whoever drives it. What was committed stays; resume goes on with it, undo takes it
     back."""
-    _check_here()
-    with _ledger() as catalogue:
+    check_here()
+    with open_ledger() as catalogue:
         load = catalogue.loads.cancel(name)
     if state().as_json:
         print_json({"load": name, "state": load.state})
@@ -189,18 +191,18 @@ async def undo(
     Its outcome files stay too: they say what was loaded."""
     from cluster.load.undo import undo as take_back
 
-    _check_here()
-    with _ledger() as catalogue:
+    check_here()
+    with open_ledger() as catalogue:
         others = catalogue.loads.overlapping(name)
     if others:
-        _tell(
+        tell(
             f"{', '.join(others)} named records of {name} too, and may have found photos there that go now: "
             "load those archives again, under another name, if they are to stay"
         )
     if not yes and not typer.confirm(f"Take back everything that load {name} brought?"):
         raise InvalidInput("nothing was undone", code="NOT_CONFIRMED")
-    with _driver(again="undo") as (driver, catalogue, documents):
-        taken = take_back(name, state().settings, driver, catalogue, documents, tell=_tell)
+    with open_driver_here(again="undo") as (driver, catalogue, documents):
+        taken = take_back(name, state().settings, driver, catalogue, documents, tell=tell)
     if state().as_json:
         print_json({"load": name, "state": taken.load.state, "records": taken.records})
     else:
@@ -254,91 +256,6 @@ def _ended(ended: Ended, display: Display) -> Exit | None:
     said = f"{name} is done: {ended.progress.photos_done:,} photos accounted for"
     display.close(ended.progress, f"{said}; homeward load report {name} says what became of each")
     return Exit.PARTIAL if ended.progress.rejected else None
-
-
-def _check_here() -> None:
-    """Loads are driven from here, over the stores: no server is asked, so naming one is a mistake."""
-    if state().server is not None:
-        raise InvalidInput(
-            "load commands use the stores, not a server: leave --server away, and name the stores by "
-            "--config, HOMEWARD_* variables or --data-dir",
-            code="SERVER_NOT_ASKED",
-            field="server",
-        )
-
-
-@contextmanager
-def _driver(again: str = "resume") -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
-    """A driver that the first Ctrl-C or SIGTERM stops in order; the second ends the process."""
-    from cluster.load.drive import open_driver
-
-    with open_driver(state().settings) as opened:
-        asked = False
-
-        def stop(_number: int, _frame: object) -> None:
-            nonlocal asked
-            if asked:
-                raise KeyboardInterrupt
-            asked = True
-            _tell(
-                f"stopping; what is under way is left, and {again} goes on with it (once more: stop at once)"
-            )
-            opened[0].stop()
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield opened
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-@contextmanager
-def _ledger() -> Iterator[Catalogue]:
-    """The catalogue alone: how far a load is can be told while other stores do not answer."""
-    from catalogue.open import open_catalogue
-
-    settings = state().settings
-    catalogue = open_catalogue(settings.catalogue, settings.data_dir)
-    try:
-        yield catalogue
-    finally:
-        catalogue.close()
-
-
-@contextmanager
-def _stores() -> Iterator[tuple[Catalogue, LoadDocuments]]:
-    from cluster.load.drive import open_stores
-
-    with open_stores(state().settings) as opened:
-        yield opened
-
-
-@contextmanager
-def _display() -> Iterator[Display]:
-    from cluster.load.progress import end_display, open_display
-
-    display = open_display(state().as_json, sys.stderr.isatty())
-    try:
-        yield display
-    finally:
-        end_display(display)
-
-
-@contextmanager
-def _resumable(name: str) -> Iterator[None]:
-    """Say how to go on with a load that something else than its input has stopped."""
-    from cluster.load.patience import Stopped
-
-    try:
-        yield
-    except (Stopped, Corrupt, Overloaded, Unavailable):
-        _tell(f"what is committed stays; homeward load resume {name} goes on where it was")
-        raise
-
-
-def _tell(said: str) -> None:
-    Console(stderr=True, highlight=False).print(said, markup=False)
 
 
 def _of(done: int, of: int | None) -> str:
