@@ -6,6 +6,7 @@ A CPU stands for the GPU here, and libjpeg for nvJPEG: what is tested is what ha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ import skimage.data
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.io import decode_jpeg as torchvision_decode_jpeg
 
 from cluster.load.picture import SAME_PICTURE_BITS, bits_apart, picture_hash
 from homeward.config import Settings, WorkerSettings
 from homeward.types import PhotoFaces, UInt8
 from tests.workers.photo_bytes import LIMITS, encode, exif
+from workers import decode_cuda
 from workers.bulk import BulkEmbedding
 from workers.decode import DecodedPhoto, decode
 from workers.decode_cuda import HEADER_DECODER, CudaDecoder
@@ -107,11 +110,21 @@ def test_a_bulk_load_takes_photos_from_either_place(decoder: CudaDecoder, pipeli
     assert entered
 
 
-def test_a_jpeg_that_the_device_refuses_costs_itself_alone(decoder: CudaDecoder) -> None:
-    good = encode(ASTRONAUT, "JPEG")
-    broken = good[:400] + bytes(200) + good[600:]  # its headers and its end are whole, its tables are not
-    found = decoder.decode_many([good, broken, good])
-    assert [type(found[at]) for at in (0, 2)] == [DevicePhoto, DevicePhoto]
+def test_a_jpeg_that_the_device_refuses_is_decoded_in_the_sandbox_and_costs_no_other(
+    decoder: CudaDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpegs = [encode(ASTRONAUT, "JPEG", quality=quality) for quality in (80, 90, 95)]
+    refused = torch.frombuffer(bytearray(jpegs[1]), dtype=torch.uint8)
+    real = torchvision_decode_jpeg
+
+    def decode_jpeg(encoded: list[torch.Tensor], **given: Any) -> Any:
+        if any(torch.equal(one, refused) for one in encoded):
+            raise RuntimeError("nvjpegDecodeBatched failed")
+        return real(encoded, **given)
+
+    monkeypatch.setattr(decode_cuda, "decode_jpeg", decode_jpeg)
+    found = decoder.decode_many(jpegs)
+    assert [type(one) for one in found] == [DevicePhoto, DecodedPhoto, DevicePhoto]
 
 
 class Lent:
