@@ -8,7 +8,7 @@ was begun by somebody who died is done again from its start, and comes to the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -48,12 +48,13 @@ class Loader:
         documents: LoadDocuments,
         reader: PartReader,
         embedding: BulkEmbedding,
-        writer: PartWriter,
+        writer: Callable[[], PartWriter],
         tally: Tally,
         patience: Patience,
         batch_max: int,
     ) -> None:
-        """`planned_by`: the fence of the driver that laid the parts ready."""
+        """`planned_by`: the fence of the driver that laid the parts ready. `writer` may wait for stores
+        that are being opened, and may raise what they raise."""
         self._lease = lease
         self._planned_by = planned_by
         self._ledger = ledger
@@ -158,7 +159,7 @@ class Loader:
         self._tally.entered(Stage.WRITE, count)
         begun = time.perf_counter()
         try:
-            outcome = self._patience.do(lambda: self._writer.write(part, photos))
+            outcome = self._patience.do(lambda: self._writer().write(part, photos))
             self._patience.do(lambda: self._commit(outcome))
         except BaseException:
             self._tally.left(Stage.WRITE, count)

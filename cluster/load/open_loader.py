@@ -9,9 +9,11 @@ from functools import partial
 
 from catalogue.load_types import Lease
 from catalogue.open import open_catalogue
+from catalogue.store import Catalogue
 from cluster.erasing import Eraser
 from cluster.followed import NoIndex
 from cluster.gallery_rows import GalleryRows
+from cluster.load.ahead import Ahead
 from cluster.load.load_documents import LoadDocuments
 from cluster.load.loader import Loader
 from cluster.load.open_source import open_source
@@ -36,8 +38,9 @@ _PUTTERS = 8
 def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Loader]:
     """A loader for one load. Searches see what it commits as soon as they follow the change log.
 
-    Raises what the parts raise that cannot be opened, and `Conflict` (LOAD_MODEL) when the model is not the
-    one that the load was begun with.
+    The gallery is opened beside the first part, for Milvus takes seconds to make a new collection ready; what
+    that raises becomes of the part. Raises what the other parts raise that cannot be opened, and `Conflict`
+    (LOAD_MODEL) when the model is not the one that the load was begun with.
     """
     with ExitStack() as stack:
         embedding = open_bulk(settings, picture_hash)
@@ -45,21 +48,9 @@ def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Lo
         catalogue = open_catalogue(settings.catalogue, settings.data_dir)
         stack.callback(catalogue.close)
         catalogue.loads.settle_model(lease, embedding.model_id, embedding.dimension)
-        photos = open_photo_store(settings.photos, settings.data_dir)
-        documents = LoadDocuments(open_document_store(settings.photos, settings.data_dir))
         model = (embedding.model_id, embedding.dimension)
-        gallery = open_gallery(settings.gallery, settings.data_dir, *model)
-        stack.callback(gallery.close)
-        snapshots = open_snapshots(settings, catalogue, *model)
-        writer = Writer(
-            catalogue=catalogue,
-            photos=photos,
-            gallery=gallery,
-            live=NoIndex(),
-            gallery_rows=GalleryRows(catalogue, gallery, *model),
-            eraser=Eraser(catalogue, photos, gallery, SystemClock(), snapshots, loads=documents),
-            executor=stack.enter_context(ThreadPoolExecutor(_PUTTERS, thread_name_prefix="put")),
-            lease=lease,
+        writer = stack.enter_context(
+            Ahead(lambda: _open_writer(settings, spec, lease, catalogue, model)),
         )
         tally = Tally()
         reader = PartReader(
@@ -73,17 +64,40 @@ def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Lo
             lease=lease,
             planned_by=spec.planned_by,
             ledger=catalogue.loads,
-            documents=documents,
+            documents=LoadDocuments(open_document_store(settings.photos, settings.data_dir)),
             reader=reader,
             embedding=embedding,
-            writer=PartWriter(
-                writer,
-                catalogue,
-                load=lease.load,
-                model_id=embedding.model_id,
-                reinstate_until=spec.reinstate_until if spec.reinstate else None,
-            ),
+            writer=writer.get,
             tally=tally,
             patience=Patience(settings.loads.patience_s, tally.holding_back),
             batch_max=settings.workers.batch_max,
+        )
+
+
+@contextmanager
+def _open_writer(
+    settings: Settings, spec: LoadSpec, lease: Lease, catalogue: Catalogue, model: tuple[str, int]
+) -> Iterator[PartWriter]:
+    with ExitStack() as stack:
+        photos = open_photo_store(settings.photos, settings.data_dir)
+        documents = LoadDocuments(open_document_store(settings.photos, settings.data_dir))
+        gallery = open_gallery(settings.gallery, settings.data_dir, *model)
+        stack.callback(gallery.close)
+        snapshots = open_snapshots(settings, catalogue, *model)
+        writer = Writer(
+            catalogue=catalogue,
+            photos=photos,
+            gallery=gallery,
+            live=NoIndex(),
+            gallery_rows=GalleryRows(catalogue, gallery, *model),
+            eraser=Eraser(catalogue, photos, gallery, SystemClock(), snapshots, loads=documents),
+            executor=stack.enter_context(ThreadPoolExecutor(_PUTTERS, thread_name_prefix="put")),
+            lease=lease,
+        )
+        yield PartWriter(
+            writer,
+            catalogue,
+            load=lease.load,
+            model_id=model[0],
+            reinstate_until=spec.reinstate_until if spec.reinstate else None,
         )
