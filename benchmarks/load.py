@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks.common import machine, shared_photos, write_json
 from benchmarks.enrol_peer import PeerLoop
-from benchmarks.load_archive import jittered
+from benchmarks.load_memory import full_memory
 from benchmarks.load_run import Run, environment, own_stores, run_load
 from benchmarks.reporting import say, surroundings
 from benchmarks.stores import Stores, running_stores
@@ -63,7 +63,7 @@ def measure(folder: Path, *, full: bool) -> dict[str, Any]:
             say(f"loading london, canada and odd, {name}")
             run_load("others", others, given)
             firsts.append(outcomes(own, folder / name))
-        memory = _full_memory(stores, folder, archive) if full else {}
+        memory = full_memory(stores, folder, archive) if full else {}
     say("the peer")
     peer = _peer(archive, folder)
     best = max(runs, key=lambda run: run.photos_per_s)
@@ -139,26 +139,6 @@ def _peer(archive: Path, folder: Path) -> float:
     seconds = time.perf_counter() - begun
     loop.close()
     return len(photos) / seconds
-
-
-def _full_memory(stores: Stores, folder: Path, archive: Path) -> dict[str, Any]:
-    peaks: dict[int, int] = {}
-    runs: dict[int, Run] = {}
-    for count in (5_000, 50_000):
-        made = folder / f"jittered-{count}.tar"
-        say(f"making {count:,} jittered crops")
-        jittered(archive, made, count)
-        say(f"loading {count:,} photos")
-        given = environment(own_stores(stores, f"many{count}"), folder / f"many{count}")
-        runs[count] = run_load("many", [made], given)
-        peaks[count] = runs[count].peak(count)
-        made.unlink()
-    return {
-        "rss_ratio": peaks[50_000] / peaks[5_000],
-        "rss_ratio_of": [50_000, 5_000],
-        "rss_peak_bytes": peaks,
-        "many_photos_per_s": {count: run.photos_per_s for count, run in runs.items()},
-    }
 
 
 def main() -> int:

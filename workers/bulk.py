@@ -2,8 +2,7 @@
 
 A network's products depend in their last digits on the batch and on the number of threads. So a batch is
 worked on as it was given, by one thread of torch on a CPU, whatever else is under way; speed comes from
-several batches side by side, which on two cores is faster than one batch on both: the threads that share
-out a net this small wait for each other much of the time.
+several batches side by side.
 """
 
 from __future__ import annotations
