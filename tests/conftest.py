@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,12 @@ import pytest
 from tests.servers.milvus import Milvus, milvus
 from tests.servers.postgres import Postgres, postgres
 from tests.servers.seaweed import Seaweed, seaweed
+
+
+def pytest_collection_finish() -> None:
+    """What was imported for the tests stays: collections pass over its million objects from here on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

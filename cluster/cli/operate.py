@@ -15,6 +15,7 @@ from cluster.cli.output import check_table, console, print_json
 from cluster.cli.session import ADDRESS_FILE, open_session
 from cluster.cli.state import state
 from homeward.files import write_private
+from homeward.memory import settled
 from homeward.v1 import operations_pb2
 
 LONG_S = 24 * 3600.0  # erasing and mending rewrite whole stores
@@ -47,7 +48,8 @@ async def serve(
         else:
             console().print(f"Homeward serves {server.address}, data in {settings.data_dir}", soft_wrap=True)
         try:
-            await stop.wait()
+            with settled():
+                await stop.wait()
         finally:
             note.unlink(missing_ok=True)
     return None
