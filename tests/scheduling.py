@@ -41,7 +41,7 @@ def longest_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _RANKS.get(file_of(item.nodeid), len(_RANKS)))
 
 
-class Scheduling(LoadFileScheduling):
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]
     """`--dist loadfile` in the order of the tests, with the files that use Milvus as one."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
