@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 STAMP := $(VENV)/.setup-done
 PHOTOS ?=
+# The tests start hundreds of processes: what one has compiled, the next reads, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test prove check format proto values-schema requirements clean

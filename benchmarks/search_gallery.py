@@ -19,6 +19,7 @@ import numpy as np
 from cluster.demo.distractors import load_distractors
 from cluster.server import running_server
 from homeward.config import ServerSettings, Settings
+from homeward.memory import settled
 from index.columns import COLUMN_NAMES, Columns, concatenate
 
 LOAD_S = 1200.0
@@ -72,8 +73,9 @@ async def _serve(folder: Path, templates: int) -> None:
         columns = concatenate(read, parts.embedding.dimension)
         np.savez(folder / _ROWS, **{name: getattr(columns, name) for name in COLUMN_NAMES})
         said = {"address": server.address, "model_id": parts.embedding.model_id, "load_s": load_s}
-        print(json.dumps(said), flush=True)
-        await stop.wait()
+        with settled():
+            print(json.dumps(said), flush=True)
+            await stop.wait()
 
 
 def main() -> None:

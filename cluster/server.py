@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +31,7 @@ from cluster.self_check import check_searches
 from cluster.startup import follow, load_index, snapshot, sweep
 from homeward.config import Settings
 from homeward.errors import Unavailable
+from homeward.memory import settled
 from homeward.telemetry import LogSink, PrometheusSink, sinks
 from homeward.v1 import (
     enrolment_pb2,
@@ -129,9 +129,6 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         background.append(asyncio.create_task(sweep(parts), name="sweep"))
         background.append(asyncio.create_task(snapshot(parts), name="snapshot"))
         background.append(asyncio.create_task(check_searches(parts.self_check), name="self-check"))
-        gc.collect()
-        stack.callback(gc.unfreeze)
-        gc.freeze()  # what is here by now stays: collections need not look at it again and again
         await running.open()
         yield running
 
@@ -148,8 +145,9 @@ async def serve(
         loop.add_signal_handler(name, stop.set)
     try:
         async with running_server(settings, open_parts) as running:
-            on_ready(running)
-            await stop.wait()
+            with settled():
+                on_ready(running)
+                await stop.wait()
     finally:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(name)

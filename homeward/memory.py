@@ -1,12 +1,28 @@
-"""The process's memory, where the C library would keep what is no longer used."""
+"""The process's memory: what is given back to the system, and what the collector need not look at."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+from collections.abc import Iterator
 
 
 def give_back() -> None:
     """Return freed heap to the operating system: after bulk work whose passing arrays were large."""
     with contextlib.suppress(OSError, AttributeError):  # another C library has no such call
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """What is here on entry is taken to stay until the exit: collections pass it over.
+
+    It holds for the whole process, so it is for whoever owns the process, once it is ready to serve.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -103,7 +103,8 @@ def create_collection(connection: Connection, name: str, dimension: int, descrip
     if not client.list_indexes(name, timeout=limit):
         index = MilvusClient.prepare_index_params()
         index.add_index("template", index_type="FLAT", metric_type="IP")
-        client.create_index(name, index, timeout=limit)
+        # Lite has indexed when its call returns; the client would sleep half a second before it asks.
+        client.create_index(name, index, timeout=limit, sync=connection.lite is None)
     client.load_collection(name, timeout=limit)
 
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
 
+from tests.scheduling import Scheduling, longest_first
 from tests.servers.milvus import Milvus, milvus
 from tests.servers.postgres import Postgres, postgres
 from tests.servers.seaweed import Seaweed, seaweed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Instead of `--dist loadfile`."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first."""
+    longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported for the tests stays: collections pass over its million objects from here on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,10 @@ from cluster.cli.exits import Exit, command
 from cluster.cli.output import check_table, console, print_json
 from cluster.cli.session import ADDRESS_FILE, open_session
 from cluster.cli.state import state
+from cluster.listen import server_credentials
+from cluster.ownership import is_owned, own_data_dir
 from homeward.files import write_private
+from homeward.memory import settled
 from homeward.v1 import operations_pb2
 
 LONG_S = 24 * 3600.0  # erasing and mending rewrite whole stores
@@ -27,13 +30,18 @@ async def serve(
     ] = None,
 ) -> Exit | None:
     """Run the gRPC server until SIGTERM or Ctrl-C; running calls are let end."""
-    from cluster.server import running_server
-
     settings = state().settings
     if address is not None:
         settings = settings.model_copy(
             update={"server": settings.server.model_copy(update={"address": address})}
         )
+    # Refused at once, as the imports take seconds.
+    server_credentials(settings.server)
+    if is_owned(settings.data_dir):
+        with own_data_dir(settings.data_dir):
+            pass  # its owner has ended meanwhile
+    from cluster.server import running_server
+
     if not state().as_json:
         sys.stderr.write("loading the model and the index ...\n")
     stop = asyncio.Event()
@@ -47,7 +55,8 @@ async def serve(
         else:
             console().print(f"Homeward serves {server.address}, data in {settings.data_dir}", soft_wrap=True)
         try:
-            await stop.wait()
+            with settled():
+                await stop.wait()
         finally:
             note.unlink(missing_ok=True)
     return None

@@ -28,6 +28,7 @@ from cluster.rpc.status import error_from_rpc
 from cluster.server import running_server
 from homeward.config import ServerSettings, Settings
 from homeward.errors import HomewardError
+from homeward.memory import settled
 from homeward.v1 import enrolment_pb2, records_pb2, search_pb2
 
 AGENCY, GALLERY = "demo", "people"
@@ -119,6 +120,7 @@ async def demo(arguments: argparse.Namespace) -> Exit:
             f"{arguments.distractors:,} distractor templates, drawn from the mean and covariance of real "
             f"ones, loaded in {time.perf_counter() - started:.1f} s"
         )
+        stack.enter_context(settled())
         found = [await _search(session, probe) for probe in cast.probes]
         findings = [finding for finding, _ in found]
         await write_report(arguments.page, session.enrolment, findings, settings, "Homeward demonstration")

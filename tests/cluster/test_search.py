@@ -244,7 +244,7 @@ def random_search(
 async def test_random_searches_equal_the_reference(world: World) -> None:
     chance = random.Random(2)
     asked = []
-    for number in range(150):
+    for number in range(100):
         if number % 2:
             values = fake_template(fake_photo(f"probe-{number}"), 0)
         else:  # one that is enrolled, perhaps under two records: scores tie

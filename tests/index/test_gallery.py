@@ -290,7 +290,8 @@ def test_a_server_that_goes_silent_is_unavailable_in_time(milvus_server: Milvus,
         gallery = open_gallery(settings, tmp_path, MODEL, DIMENSION)
         rows = World(Random(6)).distinct_rows(3)
         gallery.upsert(rows)
-        gallery._timeout_s = 1.0
+        gallery._timeout_s = 0.5
+        gallery._connection = replace(gallery._connection, timeout_s=0.5)
         relay.silent.set()
         calls: list[Any] = [
             lambda: gallery.upsert(rows),

@@ -14,10 +14,8 @@ from cluster.load.outcome_types import Became
 from homeward.errors import Corrupt, HomewardError, NotFound, WorkerUnavailable
 from homeward.types import PhotoFaces
 from tests.cluster.load.fast import World, content_of
-from tests.cluster.load.test_loading import TREE, became, erase, folder, id_of, world
+from tests.cluster.load.small_loads import TREE, became, erase, id_of
 from workers.bulk import Photo
-
-__all__ = ["folder", "world"]
 
 
 def test_a_damaged_outcome_goes_whole_with_a_deletion_and_holds_no_other_back(

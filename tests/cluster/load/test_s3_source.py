@@ -13,6 +13,7 @@ from threading import Thread
 from xml.sax.saxutils import escape
 
 import pytest
+import urllib3
 from minio import Minio
 from pydantic import SecretStr
 
@@ -36,6 +37,12 @@ _TREE = {
     "bo/deep/3.jpg": b"\xff\xd8" + bytes(5_000),
     "loose.jpg": b"no record",
 }
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that failed is repeated as often as it is, without the pauses."""
+    monkeypatch.setattr(urllib3.Retry, "sleep", lambda *_: None)
 
 
 def client(port: int) -> Minio:

@@ -30,9 +30,7 @@ from homeward.types import FaceRow
 from tests.cluster.fakes import fake_photo
 from tests.cluster.load.archives import KINDS
 from tests.cluster.load.fast import Faults, Killed, World, spec_of
-from tests.cluster.load.test_loading import became, enrol, erase, folder, held, id_of, world
-
-__all__ = ["folder", "world"]
+from tests.cluster.load.small_loads import became, enrol, erase, held, id_of
 
 SIX = {f"A{number}/1.png": fake_photo(f"p{number}") for number in range(6)}
 
