@@ -11,6 +11,23 @@ from tests.servers.postgres import Postgres, postgres
 from tests.servers.seaweed import Seaweed, seaweed
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--prove=kills`, which `make prove kills` gives: `-k` would take the names of folders, too."""
+    parser.addoption("--prove", metavar="WORD", help="only long runs with this word in their name or file's")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--prove` does not name."""
+    word = config.getoption("--prove")
+    if word is None:
+        return
+    wanted = [
+        item for item in items if item.get_closest_marker("prove") and word in f"{item.path.stem} {item.name}"
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+    items[:] = wanted
+
+
 @pytest.fixture(scope="session")
 def seaweed_server() -> Iterator[Seaweed]:
     """An S3 server with access keys."""
