@@ -8,7 +8,6 @@ out a net this small wait for each other much of the time.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from homeward.cores import usable_cores
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected
 from homeward.types import PhotoFaces
 from workers.decode import DecodedPhoto
@@ -169,4 +169,4 @@ def lanes_of(device: str, threads: int) -> int:
     """How many batches are worked on at a time: `threads` (0: all cores this process may use) on a CPU."""
     if device != "cpu":
         return 2
-    return threads or len(os.sched_getaffinity(0))
+    return threads or usable_cores()
