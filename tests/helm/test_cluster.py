@@ -40,6 +40,7 @@ from index.open import open_gallery
 from tests.cluster.ray_world import process_at
 from tests.helm.chart import Rendered, merged, render
 from tests.helm.ray_release import RayRelease, changed, group_size, ray_release
+from tests.helm.test_network import SHARD_PORTS
 
 PHOTOS = 150
 PROBES = 16
@@ -105,7 +106,9 @@ class World:
             names = {shard.name for shard in found.shards} if found is not None else set()
             entered = {entry.name for entry in await asyncio.to_thread(self.maps.entries)}
             left = max(0.0, give_up - time.monotonic())
-            if len(names) == len(entered) == shards:
+            if found is not None and len(names) == len(entered) == shards:
+                ports = {int(shard.address.rpartition(":")[2]) for shard in found.shards}
+                assert ports <= {*range(SHARD_PORTS[0], SHARD_PORTS[-1] + 1)}, "policies would not let them"
                 assert await self.watch.whole(time.monotonic(), left, shards) is not None, (
                     "replicas are missing"
                 )
