@@ -39,7 +39,7 @@ test: setup ## Run every check and test (<= 15 min)
 	$(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile
 
 prove: setup ## Long runs, by a word of their names: make prove kills (exactness, sandbox, ...)
-	$(BIN)/python -m pytest -m prove -k "$(filter-out prove,$(MAKECMDGOALS))" --timeout=3600 -s
+	$(BIN)/python -m pytest --prove="$(filter-out prove,$(MAKECMDGOALS))" --timeout=3600 -s
 
 check: setup ## The static checks alone
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/buf lint proto

@@ -26,6 +26,7 @@ from cluster.searchlog import SearchLog
 from cluster.self_check import SelfCheck
 from cluster.shard_maps import ShardMaps
 from cluster.snapshots import Snapshots
+from cluster.worker_placement import CataloguePlacements
 from homeward.clock import Clock, SystemClock
 from homeward.config import Settings
 from homeward.types import Calibration
@@ -106,7 +107,7 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         stack.callback(catalogue.close)
         photos = await loop.run_in_executor(blocking, open_photo_store, settings.photos, settings.data_dir)
-        embedding = await open_embedding(settings)
+        embedding = await open_embedding(settings, CataloguePlacements(catalogue))
         stack.push_async_callback(embedding.close)
         gallery = await loop.run_in_executor(
             blocking,

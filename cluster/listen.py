@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
-from pathlib import Path
 
 import grpc
 
+from cluster.certificates import Certificates
 from homeward.config import ServerSettings
 from homeward.errors import InvalidInput, Unavailable
 
@@ -41,7 +40,7 @@ def is_loopback(address: str) -> bool:
 
 
 def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    """What the settings say about TLS; None for a plain listener.
+    """What the settings say about TLS; None for a plain listener. Renewed files are taken as they come.
 
     Raises `InvalidInput` (TLS_REQUIRED) for a plain listener off loopback, and (TLS_INVALID) for
     half a key pair or a file that is missing or no PEM.
@@ -65,12 +64,7 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
         raise InvalidInput(
             "server.tls_certificate and server.tls_key go together: set both", code="TLS_INVALID"
         )
-    _check_key_pair(certificate, key)
-    return grpc.ssl_server_credentials(
-        [(_pem(key), _pem(certificate))],
-        root_certificates=None if client_ca is None else _pem(client_ca),
-        require_client_auth=client_ca is not None,
-    )
+    return Certificates(certificate, key, client_ca).credentials()
 
 
 def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
@@ -121,23 +115,3 @@ def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredent
         return address
     shown = f"[{host}]" if ":" in host else host
     return f"{shown}:{port}"
-
-
-def _check_key_pair(certificate: Path, key: Path) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise InvalidInput(
-            f"{certificate} and {key} are no certificate with its unencrypted private key, both as PEM",
-            code="TLS_INVALID",
-        ) from error
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}", code="TLS_INVALID") from error
-    if b"-----BEGIN " not in data:
-        raise InvalidInput(f"{path} is no PEM file", code="TLS_INVALID")
-    return data

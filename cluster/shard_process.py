@@ -47,7 +47,7 @@ class IndexModel:
 async def serving_shard(
     settings: Settings, model: IndexModel, name: str, node: str, host: str
 ) -> AsyncIterator[ShardEntry]:
-    """Open the stores, listen on a free port of `host`, enter the shard; serve while the context lasts."""
+    """Open the stores, listen on a port of `host`, enter the shard; serve while the context lasts."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="open"))
@@ -92,7 +92,9 @@ async def serving_shard(
             )
         shard.open()
         stack.push_async_callback(shard.close)
-        address = await stack.enter_async_context(serving(shard, f"{host}:0", settings.index.token))
+        address = await stack.enter_async_context(
+            serving(shard, f"{host}:{settings.index.ports or 0}", settings.index.token)
+        )
         entry = ShardEntry(name, node, settings.index.shard_weight, address, incarnation)
         await loop.run_in_executor(store, maps.enter, entry)
         staying = asyncio.create_task(_stay_entered(maps, entry, store), name="stay-entered")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -82,23 +82,41 @@ class GallerySettings(_Section):
     timeout_s: float = Field(30.0, gt=0)
 
 
+def _in_order(ports: str) -> str:
+    first, _, last = ports.partition("-")
+    if ports and not 1024 <= int(first) <= int(last) <= 65535:
+        raise ValueError("ports go from 1024 to 65535, the first one first")
+    return ports
+
+
+Ports = Annotated[str, Field(pattern=r"^([0-9]{4,5}-[0-9]{4,5})?$"), AfterValidator(_in_order)]
+
+
 class WorkerSettings(_Section):
     """Photo to templates."""
 
-    addresses: tuple[str, ...] = Field((), description="internal gRPC addresses; empty: in this process")
-    placement: Path | None = Field(None, description="placement document listing worker addresses")
+    where: str = Field(
+        "server",
+        pattern="^(server|workers)$",
+        description="server: each gRPC server embeds photos itself; workers: embedding workers do, which "
+        "`homeward workers start` lists in the catalogue",
+    )
+    addresses: tuple[str, ...] = Field((), description="internal gRPC addresses of workers that never move")
     token: SecretStr | None = Field(None, description="shared secret of the internal gRPC port")
+    ports: Ports = Field("", description="first-last: where workers listen; empty: any free port")
     bundle: str = Field("default", description="name of the model bundle that embeds")
     bundles_dir: Path | None = Field(None, description="where bundles are installed; empty: data_dir/models")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
-    threads: int = Field(0, ge=0, description="torch threads; 0: all cores")
+    threads: int = Field(0, ge=0, description="torch threads; 0: one per core that this process may use")
     min_face_px: int = Field(40, ge=20, description="smallest face, pixels of the photo")
     working_px: int = Field(1024, ge=128, description="longest side of the image the detector sees")
     max_faces: int = Field(256, ge=1, description="faces kept per photo, largest first")
     max_photo_bytes: int = Field(30 * MIB, ge=1024)
     max_photo_pixels: int = Field(100_000_000, ge=10_000)
-    decode_processes: int = Field(0, ge=0, description="decoder children; 0: one per core")
+    decode_processes: int = Field(
+        0, ge=0, description="decoder children; 0: one per core that this process may use"
+    )
     decode_timeout_s: float = Field(8.0, gt=0)
     decode_memory_bytes: int = Field(1536 * MIB, ge=256 * MIB, description="address space a decoder may add")
     batch_max: int = Field(16, ge=1, description="photos of one micro-batch")
@@ -119,8 +137,11 @@ class IndexSettings(_Section):
         pattern=r"^(cpu|cuda(:\d+)?)$",
         description="where codes are scanned; cuda is checked on the CPU only and was never measured",
     )
-    threads: int = Field(0, ge=0, description="threads of a scan on the CPU; 0: all cores")
+    threads: int = Field(
+        0, ge=0, description="threads of a scan on the CPU; 0: one per core that this process may use"
+    )
     token: SecretStr | None = Field(None, description="shared secret of the shards' internal gRPC port")
+    ports: Ports = Field("", description="first-last: where shards listen; empty: any free port")
     replicas: int = Field(2, ge=1, description="shards that hold each slot, on different nodes")
     shard_cpus: float = Field(1.0, ge=0, description="what Ray reserves for a shard")
     shard_gpus: float = Field(0.0, ge=0)

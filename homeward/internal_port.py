@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ async def internal_port(
     max_request_bytes: int,
     max_answer_bytes: int,
 ) -> AsyncIterator[str]:
-    """Serve unary methods on `address` (host:port, port 0 for a free one) while the context lasts.
+    """Serve unary methods on `address` while the context lasts: host:port, port 0 for a free one, or
+    host:first-last for one of these that is free.
 
     Yields the address with its port. Errors that are raised travel as `homeward.status` says; `setting`
     ("workers.token") is named to who lacks the token. Raises `InvalidInput` (TOKEN_REQUIRED) for an
@@ -84,17 +86,27 @@ async def internal_port(
         ],
     )
     add_services(server)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise Unavailable(
-            f"cannot listen on {address}: is another process listening there?", code="ADDRESS_IN_USE"
-        ) from error
+    port = _bind(server, address)
     await server.start()
     try:
         yield f"{host}:{port}"
     finally:
         await server.stop(grace=STOP_S)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    host, _, ports = address.rpartition(":")
+    first, _, last = ports.partition("-")
+    candidates = list(range(int(first), int(last or first) + 1))
+    random.shuffle(candidates)  # processes that start together seldom try the same
+    for port in candidates:
+        try:
+            return server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            failure = error
+    raise Unavailable(
+        f"cannot listen on {address}: is another process listening there?", code="ADDRESS_IN_USE"
+    ) from failure
 
 
 class _Guard(grpc.aio.ServerInterceptor):

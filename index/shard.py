@@ -8,7 +8,6 @@ overwritten as soon as no search can still read it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from homeward.cores import usable_cores
 from homeward.ids import check_id
 from homeward.types import CandidateList, FaceRow, Query
 from index.block import Block
@@ -65,7 +65,7 @@ class Shard:
     ) -> None:
         self.dimension = dimension
         self._device = device
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="scan")
         self._writing = threading.Lock()
         self._readers = Readers()

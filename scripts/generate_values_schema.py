@@ -21,8 +21,8 @@ SAID_BY_THE_CHART = {
     "catalogue": {"uri"},
     "photos": {"uri", "region", "secure"},
     "gallery": {"uri"},
-    "workers": {"addresses", "placement", "bundle", "bundles_dir"},
-    "index": {"where", "folder", "device", "replicas", "shard_cpus", "shard_gpus"},
+    "workers": {"where", "addresses", "ports", "bundle", "bundles_dir"},
+    "index": {"where", "folder", "device", "ports", "replicas", "shard_cpus", "shard_gpus"},
     "loads": {"where", "ray"},
 }  # fmt: skip
 _KEPT = (

@@ -14,14 +14,28 @@ from tests.servers.postgres import Postgres, postgres
 from tests.servers.seaweed import Seaweed, seaweed
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--prove=kills`, which `make prove kills` gives: `-k` would take the names of folders, too."""
+    parser.addoption("--prove", metavar="WORD", help="only long runs with this word in their name or file's")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
     """Instead of `--dist loadfile`."""
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--prove` does not name; what takes long begins first."""
+    word = config.getoption("--prove")
+    if word is not None:
+        wanted = [
+            item
+            for item in items
+            if item.get_closest_marker("prove") and word in f"{item.path.stem} {item.name}"
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = wanted
     longest_first(items)
 
 

@@ -1,9 +1,9 @@
 """Embedding workers on a Ray cluster: Ray places and restarts them, photos do not travel through it.
 
-A worker is a detached actor that serves `EmbeddingService` on a port of its own; one more actor
-keeps the placement document that gRPC servers read. Neither they nor their callers need Ray's head
-once they run. Ray has no authentication unless its token mode is on (`RAY_AUTH_MODE=token`): whoever
-reaches an open Ray port runs code on the cluster.
+A worker is a detached actor that serves `EmbeddingService` on a port of its own and has itself listed where
+gRPC servers look. Neither they nor their callers need Ray's head once they run. Ray has no authentication
+unless its token mode is on (`RAY_AUTH_MODE=token`): whoever reaches an open Ray port runs code on the
+cluster.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from homeward.config import Settings
-from homeward.errors import Corrupt, HomewardError, InvalidInput, NotFound, WorkerUnavailable
+from homeward.errors import HomewardError, InvalidInput, WorkerUnavailable
 from workers.cluster_size import Node, WorkerShare, share
 from workers.open import open_embedding
-from workers.placement import PlacedWorker, Placement, read_placement, write_placement
+from workers.placement import PlacedWorker, Placements
 from workers.ray_session import NAMESPACE, actor_names, connected, find_actor
 from workers.service import serving
 
 PREFIX = "embedding-"
-KEEPER = "placement"
 START_S = 300.0  # a worker imports torch, reads its model and, on a new node, waits for the machine
-_PLACE_S = 30.0
+_CLOSE_S = 30.0
+_AGAIN_S = 2.0
 _STATUS_S = 10.0
 
 _logger = logging.getLogger(__name__)
@@ -50,38 +48,13 @@ class WorkerStatus:
     process: int
 
 
-class PlacementKeeper:
-    """The actor that writes the placement document. Its state is the document."""
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-
-    def place(self, worker: PlacedWorker) -> None:
-        """List the worker, in the place of the one of its name."""
-        write_placement(self._path, self._read().with_worker(worker))
-
-    def remove(self, name: str) -> None:
-        """List the worker no more."""
-        write_placement(self._path, self._read().without(name))
-
-    def path(self) -> str:
-        """Where the document is."""
-        return str(self._path)
-
-    def _read(self) -> Placement:
-        try:
-            return read_placement(self._path)
-        except (NotFound, Corrupt):
-            # Readers hold the epoch of a document that is gone: start above any it can have had.
-            return Placement(int(time.time()), ())
-
-
 class EmbeddingWorker:
     """The actor around one `LocalEmbedding`. Ray runs `__init__` again when it restarts the actor, at
     another port perhaps, so that is where it begins to serve and has itself listed."""
 
-    def __init__(self, name: str, settings: Settings, host: str | None) -> None:
+    def __init__(self, name: str, settings: Settings, placements: Placements, host: str | None) -> None:
         self._settings = settings
+        self._placements = placements
         self._host = host or str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -120,7 +93,10 @@ class EmbeddingWorker:
         workers = self._settings.workers
         try:
             async with serving(
-                embedding, f"{self._host}:0", workers.token, max_photo_bytes=workers.max_photo_bytes
+                embedding,
+                f"{self._host}:{workers.ports or 0}",
+                workers.token,
+                max_photo_bytes=workers.max_photo_bytes,
             ) as address:
                 self._status = WorkerStatus(
                     self._status.name, address, embedding.model_id, embedding.device, os.getpid()
@@ -132,81 +108,73 @@ class EmbeddingWorker:
             await embedding.close()
 
     def _have_listed(self) -> None:
+        """Ray never starts an actor again whose constructor raised: a restarted one waits for the store."""
         now = self._status
-        placed = PlacedWorker(now.address, now.model_id, self._dimension, now.name)
-        try:
-            ray.get(ray.get_actor(KEEPER, NAMESPACE).place.remote(placed), timeout=_PLACE_S)
-        except (RayError, ValueError) as error:  # it serves all the same, to whoever knows its address
-            _logger.warning("%s at %s is not in the placement document: %s", now.name, now.address, error)
+        placed = PlacedWorker(now.name, now.address, now.model_id, self._dimension)
+        while True:
+            try:
+                return self._placements.place(placed)
+            except HomewardError as error:
+                if not ray.get_runtime_context().was_current_actor_reconstructed:
+                    raise
+                _logger.warning("%s at %s is not listed yet: %s", now.name, now.address, error.message)
+            time.sleep(_AGAIN_S)
 
 
 def start_workers(
-    count: int, settings: Settings, ray_address: str = "auto", placement: Path | None = None
+    count: int, settings: Settings, placements: Placements, ray_address: str = "auto"
 ) -> list[str]:
     """Start workers until there are `count` (0: as many as the cluster carries) and return all addresses.
 
-    The placement document is `placement`, or `settings.workers.placement`, or `workers.json` in the data
-    folder, on this machine. Workers that run already keep running as they are. Raises
-    `WorkerUnavailable` without a cluster or room on it, `InvalidInput` (TOKEN_REQUIRED) for several
-    machines without a token, and what `open_model` raises.
+    Each has itself listed in `placements`. Workers that run already keep running as they are. Raises
+    `WorkerUnavailable` without a cluster or room on it, `InvalidInput` for several machines without a token
+    (TOKEN_REQUIRED) or with a catalogue that lies on this one (CATALOGUE_NOT_SHARED), and what `open_model`
+    and `placements` raise.
     """
-    document = (placement or settings.workers.placement or settings.data_dir / "workers.json").absolute()
-    document.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with connected(ray_address):
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         each = share(
             [Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes], count
         )
-        if len(nodes) > 1 and settings.workers.token is None:
+        several = len({node["NodeManagerAddress"] for node in nodes}) > 1
+        if several and settings.workers.token is None:
             raise InvalidInput(
                 "workers on several machines need a token: set HOMEWARD_WORKERS__TOKEN, the same here and "
                 "for the servers",
                 code="TOKEN_REQUIRED",
                 field="workers.token",
             )
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        keeper: Any = (
-            ray.remote(PlacementKeeper)
-            .options(
-                name=KEEPER,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                num_cpus=0,
-                max_restarts=-1,
-                max_task_retries=-1,
-                scheduling_strategy=here,
-            )
-            .remote(str(document))
-        )
-        if ray.get(keeper.path.remote(), timeout=_PLACE_S) != str(document):
+        if several and not settings.catalogue.uri:
             raise InvalidInput(
-                f"workers of this cluster are listed in {ray.get(keeper.path.remote())}; stop them first, "
-                "or name that document",
-                code="PLACEMENT_ELSEWHERE",
+                "workers on several machines list themselves in the catalogue, and this one lies on this "
+                "machine: set catalogue.uri (HOMEWARD_CATALOGUE__URI), the same for the servers",
+                code="CATALOGUE_NOT_SHARED",
+                field="catalogue.uri",
             )
-        actors = [_start(f"{PREFIX}{number}", settings, each, len(nodes)) for number in range(each.count)]
+        loopback = not several and settings.workers.token is None
+        actors = [
+            _start(f"{PREFIX}{number}", settings, placements, each, "127.0.0.1" if loopback else None)
+            for number in range(each.count)
+        ]
         return _addresses(actors)
 
 
-def stop_workers(ray_address: str = "auto") -> int:
-    """Take all workers out of the placement document, let them finish, end them; returns how many."""
+def stop_workers(placements: Placements, ray_address: str = "auto") -> int:
+    """List no worker any more, let those that run finish, end them; returns how many ran."""
     with connected(ray_address):
-        keeper = find_actor(KEEPER)
         names = actor_names(PREFIX)
+        for name in {*names, *(worker.name for worker in placements.read())}:
+            placements.remove(name)
         for name in names:
             actor = find_actor(name)
-            if keeper is not None:
-                ray.get(keeper.remove.remote(name), timeout=_PLACE_S)
             if actor is None:
                 continue
             try:
-                ray.get(actor.close.remote(), timeout=_PLACE_S)
+                ray.get(actor.close.remote(), timeout=_CLOSE_S)
             except RayError as error:
                 _logger.warning("%s did not end by itself: %s", name, type(error).__name__)
             ray.kill(actor, no_restart=True)
-        if keeper is not None:
-            ray.kill(keeper, no_restart=True)
+            placements.remove(name)  # one that was started again meanwhile has listed itself anew
         return len(names)
 
 
@@ -225,12 +193,11 @@ def _status(name: str) -> WorkerStatus:
     return WorkerStatus(name, "", "", "", 0)
 
 
-def _start(name: str, settings: Settings, each: WorkerShare, nodes: int) -> Any:
-    loopback = nodes == 1 and settings.workers.token is None
+def _start(name: str, settings: Settings, placements: Placements, each: WorkerShare, host: str | None) -> Any:
     workers = settings.workers.model_copy(
         update={
             "addresses": (),
-            "placement": None,
+            "where": "server",
             "threads": settings.workers.threads or each.cores,
             "decode_processes": settings.workers.decode_processes or each.cores,
         }
@@ -250,7 +217,8 @@ def _start(name: str, settings: Settings, each: WorkerShare, nodes: int) -> Any:
         .remote(
             name,
             settings.model_copy(update={"workers": workers}),
-            "127.0.0.1" if loopback else None,
+            placements,
+            host,
         )
     )
 

@@ -7,7 +7,6 @@ several batches side by side.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from homeward.cores import usable_cores
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected
 from homeward.types import PhotoFaces
 from workers.decode import DecodedPhoto
@@ -168,4 +168,4 @@ def lanes_of(device: str, threads: int) -> int:
     """How many batches are worked on at a time: `threads` (0: all cores this process may use) on a CPU."""
     if device != "cpu":
         return 2
-    return threads or len(os.sched_getaffinity(0))
+    return threads or usable_cores()

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from homeward.cores import usable_cores
 from homeward.errors import InvalidInput
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -66,14 +67,13 @@ def pick_precision(device: torch.device, precision: str = "auto") -> torch.dtype
 
 
 def set_threads(threads: int) -> int:
-    """Let torch use `threads` cores for one operation (0: all it sees); returns how many it uses.
+    """Let torch use `threads` cores for one operation (0: all it may use); returns how many it uses.
 
     Also tells the C library to keep freed memory for the next batch (up to `_KEPT_BYTES` a heap): by
     default it hands every large block back, and the kernel clears its pages anew for each batch.
     """
     _keep_freed_memory()
-    if threads > 0:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
     return torch.get_num_threads()
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workers.local import LocalEmbedding
     from workers.model import FaceModel
     from workers.pipeline import Pipeline
+    from workers.placement import Placements
     from workers.sandbox import DecodePool
 
 
@@ -66,17 +67,17 @@ def open_decoder(settings: WorkerSettings) -> DecodePool:
     return DecodePool.from_settings(settings, scale_to_px=2 * settings.working_px)
 
 
-async def open_embedding(settings: Settings) -> Embedding:
-    """The embedding the settings name: workers over gRPC when addresses or a placement are given, else
-    the model in this process, loaded off the event loop.
+async def open_embedding(settings: Settings, placements: Placements | None = None) -> Embedding:
+    """The embedding the settings name: workers over gRPC, at given addresses or where `placements` lists
+    them, else the model in this process, loaded off the event loop.
 
     Raises what `open_model` raises, and `WorkerUnavailable` when no worker answers.
     """
     workers = settings.workers
-    if workers.addresses or workers.placement is not None:
+    if workers.addresses or workers.where == "workers":
         from workers.remote import open_remote
 
-        return await open_remote(workers)
+        return await open_remote(workers, placements)
     # The children first: they are cheap to start and independent of the model.
     pool = await asyncio.to_thread(open_decoder, workers)
     try:

@@ -20,7 +20,6 @@ from homeward.config import WorkerSettings
 from homeward.errors import (
     DeadlineExceeded,
     HomewardError,
-    NotFound,
     Overloaded,
     Unavailable,
     WorkerUnavailable,
@@ -31,14 +30,14 @@ from homeward.types import Float32, PhotoFaces
 from homeward.v1 import embedding_pb2
 from workers.decode import DecodeLimits, check_bytes
 from workers.embedding import Embedding
-from workers.placement import Placement, read_placement
+from workers.placement import PlacedWorker, Placements
 from workers.remote_worker import RemoteWorker
 from workers.rpc import read_faces
 
 CALL_S = 60.0  # one photo, queue included
 PATIENCE_S = 5.0  # how long a photo waits for any worker to answer: about what a restart takes
 START_S = 30.0  # how long opening waits for the first worker
-PLACEMENT_S = 0.5  # between looks at the placement document
+PLACEMENT_S = 0.5  # between looks at the list of workers
 _PHOTO_TRIES = 3  # workers that may fail with one photo in their hands
 _WORKER_CODES = frozenset({"SERVER_UNREACHABLE", DeadlineExceeded.code})  # its fault, not the photo's
 
@@ -54,14 +53,18 @@ class _Failure:
 
 
 async def open_remote(
-    settings: WorkerSettings, *, start_s: float = START_S, patience_s: float = PATIENCE_S
+    settings: WorkerSettings,
+    placements: Placements | None = None,
+    *,
+    start_s: float = START_S,
+    patience_s: float = PATIENCE_S,
 ) -> Embedding:
-    """Connect to the workers of `settings.addresses` or of the placement document.
+    """Connect to the workers of `settings.addresses`, or else to those that `placements` lists.
 
     The first worker that answers names the model; workers of another are not asked. Raises
     `WorkerUnavailable` when none answers within `start_s` seconds.
     """
-    remote = RemoteEmbedding(settings, patience_s=patience_s)
+    remote = RemoteEmbedding(settings, placements, patience_s=patience_s)
     try:
         await remote.open(start_s)
     except BaseException:
@@ -73,13 +76,16 @@ async def open_remote(
 class RemoteEmbedding:
     """`Embedding` over the network. For one event loop. Made by `open_remote`."""
 
-    def __init__(self, settings: WorkerSettings, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, settings: WorkerSettings, placements: Placements | None, *, patience_s: float = PATIENCE_S
+    ) -> None:
         self._settings = settings
+        self._placements = None if settings.addresses else placements
         self._limits = DecodeLimits.from_settings(settings)
         self._patience_s = patience_s
         self._workers: dict[str, RemoteWorker] = {}
         self._turn = 0
-        self._epoch = -1
+        self._placed: list[PlacedWorker] = []
         self._model: embedding_pb2.DescribeModelResponse | None = None
         self._follower: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -135,7 +141,7 @@ class RemoteEmbedding:
             if time.monotonic() >= end:
                 raise failure
             await asyncio.sleep(0.25)
-        if self._settings.placement is not None:
+        if self._placements is not None:
             self._follower = asyncio.create_task(self._follow(), name="follow-placement")
 
     async def close(self) -> None:
@@ -232,28 +238,26 @@ class RemoteEmbedding:
                 await self._refresh()
 
     async def _refresh(self, *, first: bool = False) -> None:
-        """Take the workers of the placement document if its epoch is new. Raises only when `first`."""
-        path = self._settings.placement
-        if path is None:
+        """Take the workers that are listed now, if they are others. Raises only when `first`."""
+        if self._placements is None:
             self._replace_workers(self._settings.addresses)
             return
         try:
-            placement = await asyncio.to_thread(read_placement, path)
+            placed = await asyncio.to_thread(self._placements.read)
         except HomewardError as error:
             if first:
                 raise
-            level = logging.DEBUG if isinstance(error, NotFound) else logging.WARNING
-            _logger.log(level, "%s; the workers known before stay in use", error.message)
+            _logger.warning("%s; the workers known before stay in use", error.message)
             return
-        if placement.epoch > self._epoch:
-            self._epoch = placement.epoch
-            self._replace_workers(self._fitting(placement))
+        if placed != self._placed:
+            self._placed = placed
+            self._replace_workers(self._fitting(placed))
 
-    def _fitting(self, placement: Placement) -> list[str]:
-        """Addresses of the document's workers, without those that say they run another model."""
+    def _fitting(self, placed: Sequence[PlacedWorker]) -> list[str]:
+        """Addresses of the workers, without those that say they run another model."""
         model = self._model
         fitting = []
-        for worker in placement.workers:
+        for worker in placed:
             if model is None or (worker.model_id, worker.dimension) == (model.model_id, model.dimension):
                 fitting.append(worker.address)
             else:
@@ -274,5 +278,5 @@ def _nobody(why: str, code: str | None = None) -> WorkerUnavailable:
     return WorkerUnavailable(
         f"no embedding worker answers ({why}); start some with `homeward workers start`, and see "
         "`homeward workers status`",
-        code=code if code in {"WORKER_TOKEN_REFUSED", "PLACEMENT_MISSING", "PLACEMENT_INVALID"} else None,
+        code=code if code == "WORKER_TOKEN_REFUSED" else None,
     )

@@ -8,13 +8,13 @@ takes too long, and forks a new one in its place. Nothing in this process looks 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from homeward.cores import usable_cores
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected, WorkerUnavailable
 from workers.decode import DecodedPhoto, DecodeLimits, check_bytes
 from workers.decode_process import Child, ChildDied, Decoded, Template
@@ -81,7 +81,7 @@ class DecodePool:
         self._idle = 0
         self._closed = False
         self._children: dict[int, int] = {}
-        count = processes or os.cpu_count() or 1
+        count = processes or usable_cores()
         self._threads = [
             threading.Thread(target=self._run, args=(number,), name=f"decode-{number}", daemon=True)
             for number in range(count)

@@ -173,9 +173,11 @@ def _shard(shard: Any) -> dict[str, Any]:
 
 async def _model() -> IndexModel:
     from cluster.shard_process import IndexModel
+    from cluster.worker_placement import OpenedPlacements
     from workers.open import open_embedding
 
-    embedding = await open_embedding(state().settings)
+    settings = state().settings
+    embedding = await open_embedding(settings, OpenedPlacements.of(settings))
     try:
         return IndexModel(embedding.model_id, embedding.dimension)
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +15,8 @@ from cluster.cli.output import console, print_json
 from cluster.cli.state import state
 
 workers_app = typer.Typer(
-    help="Start, stop and list embedding workers on a Ray cluster. Servers find them through the placement "
-    "document (workers.placement).",
+    help="Start, stop and list embedding workers on a Ray cluster. Servers with workers.where = workers find "
+    "them through the catalogue.",
     no_args_is_help=True,
 )
 
@@ -34,17 +33,13 @@ _Ray = Annotated[
 async def start(
     count: Annotated[int, typer.Option(min=0, help="Workers in all; 0: one per GPU, else per machine.")] = 0,
     ray: _Ray = "auto",
-    placement: Annotated[
-        Path | None,
-        typer.Option(
-            help="Document to list them in; default: workers.placement, else DATA_DIR/workers.json."
-        ),
-    ] = None,
 ) -> Exit | None:
-    """Start workers and list their addresses where servers look for them."""
+    """Start workers; they list themselves in the catalogue of the settings here, where servers look."""
+    from cluster.worker_placement import OpenedPlacements
     from workers.actor import start_workers
 
-    addresses = await asyncio.to_thread(start_workers, count, state().settings, ray, placement)
+    settings = state().settings
+    addresses = await asyncio.to_thread(start_workers, count, settings, OpenedPlacements.of(settings), ray)
     if state().as_json:
         print_json({"addresses": addresses})
     else:
@@ -56,9 +51,10 @@ async def start(
 @command
 async def stop(ray: _Ray = "auto") -> Exit | None:
     """Let all workers finish what they have and end them."""
+    from cluster.worker_placement import OpenedPlacements
     from workers.actor import stop_workers
 
-    stopped = await asyncio.to_thread(stop_workers, ray)
+    stopped = await asyncio.to_thread(stop_workers, OpenedPlacements.of(state().settings), ray)
     if state().as_json:
         print_json({"stopped": stopped})
     else:

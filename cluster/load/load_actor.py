@@ -156,7 +156,7 @@ def open_ray_runner(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterato
         workers = settings.workers.model_copy(
             update={
                 "addresses": (),
-                "placement": None,
+                "where": "server",
                 "threads": settings.workers.threads or each.cores,
                 "decode_processes": settings.workers.decode_processes or each.cores,
             }

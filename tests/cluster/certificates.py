@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -22,7 +23,7 @@ class Pair:
 
 
 class Authority:
-    """Signs for 127.0.0.1 and localhost, into files of `folder`."""
+    """Signs for 127.0.0.1, localhost and names that are given, into files of `folder`."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -36,10 +37,11 @@ class Authority:
         self.certificate = folder / f"{name}.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> Pair:
-        """A certificate for `name`, good for servers and clients."""
+    def issue(self, name: str, hosts: Sequence[str] = ()) -> Pair:
+        """A certificate for `name`, good for servers, of these hosts too, and clients."""
         key = ec.generate_private_key(ec.SECP256R1())
-        addresses = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        named = [x509.DNSName(host) for host in ("localhost", *hosts)]
+        addresses = [*named, x509.IPAddress(ip_address("127.0.0.1"))]
         certificate = (
             _builder(_name(name), self._name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(addresses), critical=False)

@@ -62,6 +62,7 @@ class RayCluster:
     environment: Mapping[str, str]  # of nodes and drivers
     redis: Mapping[str, str]  # of the head
     cpus: int
+    head_cpus: int
     nodes: list[RayNode] = field(default_factory=list)
 
     @property
@@ -101,7 +102,8 @@ class RayCluster:
 
     def _start(self, *, head: bool) -> RayNode:
         command = [sys.executable, "-m", "tests.cluster.ray_node"]
-        command += ["--port", str(self.port), "--cpus", str(self.cpus), "--folder", str(self.folder)]
+        cpus = self.head_cpus if head else self.cpus
+        command += ["--port", str(self.port), "--cpus", str(cpus), "--folder", str(self.folder)]
         environment = {**self.environment, **(self.redis if head else {})}
         log = self.folder / f"node-{secrets.token_hex(4)}.log"
         root = Path(__file__).parents[2]
@@ -117,8 +119,16 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(workers: int = 0, cpus: int = 2, *, lasting: bool = False) -> Iterator[RayCluster]:
-    """A head and `workers` more nodes of so many CPUs each. With `lasting` the head can be started again."""
+def ray_cluster(
+    workers: int = 0,
+    cpus: int = 2,
+    *,
+    lasting: bool = False,
+    head_cpus: int | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Iterator[RayCluster]:
+    """A head and `workers` more nodes of so many CPUs each. With `lasting` the head can be started again;
+    `more` is added to the environment of all nodes."""
     folder = Path(tempfile.mkdtemp(prefix="hw-ray-"))
     environment = {
         "RAY_AUTH_MODE": "token",
@@ -132,6 +142,7 @@ def ray_cluster(workers: int = 0, cpus: int = 2, *, lasting: bool = False) -> It
         # times as long.
         "PYTHONDONTWRITEBYTECODE": "",
         "RAY_worker_niceness": "0",  # 15 by default: whatever else runs would slow the shards
+        **(more or {}),
     }
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -139,7 +150,9 @@ def ray_cluster(workers: int = 0, cpus: int = 2, *, lasting: bool = False) -> It
         if lasting:
             server = stack.enter_context(redis())
             store = {"RAY_REDIS_ADDRESS": server.address, "RAY_REDIS_PASSWORD": server.password}
-        cluster = RayCluster(folder, free_port(), environment, store, cpus)
+        cluster = RayCluster(
+            folder, free_port(), environment, store, cpus, cpus if head_cpus is None else head_cpus
+        )
         stack.callback(cluster.stop)
         cluster.start_head()
         for _ in range(workers):

@@ -57,7 +57,9 @@ def test_a_certificate_with_its_key_is_taken(tmp_path: Path) -> None:
     assert server_credentials(settings) is not None
 
 
-@pytest.mark.parametrize("wrong", ["no key", "other key", "missing", "no pem", "client ca alone", "empty"])
+@pytest.mark.parametrize(
+    "wrong", ["no key", "other key", "missing", "no pem", "client ca alone", "empty", "client ca"]
+)
 def test_wrong_key_material_is_a_typed_error(tmp_path: Path, wrong: str) -> None:
     authority = Authority(tmp_path)
     pair, other = authority.issue("server"), authority.issue("other")
@@ -75,6 +77,8 @@ def test_wrong_key_material_is_a_typed_error(tmp_path: Path, wrong: str) -> None
             pair.certificate.write_bytes(b"\x30\x82")
         case "empty":
             pair.key.write_bytes(b"")
+        case "client ca":
+            client_ca = pair.key
         case "client ca alone":
             certificate, key, client_ca = None, None, authority.certificate
     settings = ServerSettings(

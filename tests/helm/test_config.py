@@ -10,6 +10,7 @@ import pytest
 from homeward.config import Settings
 from tests.helm.chart import Document, render
 from tests.helm.sites import ONE, SITES, WITH_RAY, site
+from tests.helm.test_network import SHARD_PORTS
 
 
 def loaded(
@@ -74,6 +75,15 @@ def test_jobs_start_with_what_is_rendered_for_the_head(
     for worker in workers:
         names = {variable["name"] for variable in worker["env"]}
         assert not any("PASSWORD" in one or "KEY" in one for one in names), "actors are handed their settings"
+
+
+def test_shards_listen_where_the_policies_let_servers_reach_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = site("national")
+    [head] = found.one("RayCluster")["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    settings = loaded(found.one("ConfigMap", "-ray"), head, tmp_path, monkeypatch)
+    assert settings.index.ports == f"{SHARD_PORTS[0]}-{SHARD_PORTS[-1]}"
 
 
 def test_settings_of_the_values_reach_homeward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ STRANGER = {"app": "stranger"}
 ELSEWHERE = {"kubernetes.io/metadata.name": "elsewhere"}
 OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
 RAY_PORTS = (6379, 6380, 6383, 8080, 8265, 8266, 10001, 10002, 19999)
-SHARD_PORTS = (32768, 45000, 60999)
+SHARD_PORTS = (20000, 20050, 20099)
 
 
 def labels(found: Rendered, component: str) -> Labels:

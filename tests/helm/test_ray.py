@@ -13,8 +13,7 @@ from typer.main import get_command
 from cluster.cli.main import app
 from tests.helm.chart import Rendered, merged, render
 from tests.helm.sites import NATIONAL, SITES, WITH_RAY, site
-
-LAST_PORT_BELOW_SHARDS = 32767
+from tests.helm.test_network import SHARD_PORTS
 
 
 def ray_pods(found: Rendered) -> list[dict[str, Any]]:
@@ -45,7 +44,7 @@ def test_rays_ports_are_fixed_below_those_of_the_shards(name: str) -> None:
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         ports = {key: int(value) for key, value in group["rayStartParams"].items() if key.endswith("-port")}
         assert len(set(ports.values())) == len(ports) == 7
-        assert max(ports.values()) <= LAST_PORT_BELOW_SHARDS
+        assert max(ports.values()) < min(SHARD_PORTS)
         [container] = group["template"]["spec"]["containers"]
         assert container["livenessProbe"]["httpGet"]["port"] == ports["dashboard-agent-listen-port"]
 

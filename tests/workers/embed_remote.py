@@ -1,4 +1,4 @@
-"""A process that never joins Ray: `python -m tests.workers.embed_remote PLACEMENT PHOTO`.
+"""A process that never joins Ray: `python -m tests.workers.embed_remote DATA_DIR PHOTO`.
 
 For every line on its standard input it embeds the photo and prints the first face's template as hex.
 """
@@ -9,12 +9,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from homeward.config import WorkerSettings
+from cluster.worker_placement import OpenedPlacements
+from homeward.config import Settings
 from workers.remote import open_remote
 
 
-async def main(placement: Path, photo: bytes) -> None:
-    remote = await open_remote(WorkerSettings(placement=placement), patience_s=60)
+async def main(data_dir: Path, photo: bytes) -> None:
+    settings = Settings(data_dir=data_dir)
+    remote = await open_remote(settings.workers, OpenedPlacements.of(settings), patience_s=60)
     while await asyncio.to_thread(sys.stdin.readline):
         faces = await remote.embed(photo)
         sys.stdout.write(faces.faces[0].template.tobytes().hex() + "\n")

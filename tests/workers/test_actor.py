@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +17,11 @@ import ray
 from PIL import Image
 from skimage import data
 
+from cluster.worker_placement import OpenedPlacements
 from homeward.config import Settings
 from homeward.errors import InvalidInput, WorkerUnavailable
 from workers.actor import start_workers, stop_workers, worker_status
-from workers.placement import Placement, read_placement
+from workers.placement import PlacedWorker
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +63,15 @@ def _astronaut(folder: Path) -> Path:
 def test_a_killed_worker_comes_back_for_a_process_that_never_joined_ray(
     cluster: None, tmp_path: Path
 ) -> None:
-    document = tmp_path / "placement.json"
     settings = Settings(data_dir=tmp_path)
-    addresses = start_workers(1, settings, placement=document)
-    before = read_placement(document)
-    assert [worker.address for worker in before.workers] == addresses
-    assert start_workers(1, settings, placement=document) == addresses  # nothing to start
+    placements = OpenedPlacements.of(settings)
+    addresses = start_workers(1, settings, placements)
+    (before,) = placements.read()
+    assert [before.address] == addresses
+    assert start_workers(1, settings, placements) == addresses  # nothing to start
 
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.workers.embed_remote", document, _astronaut(tmp_path)],
+        [sys.executable, "-m", "tests.workers.embed_remote", tmp_path, _astronaut(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -88,27 +88,28 @@ def test_a_killed_worker_comes_back_for_a_process_that_never_joined_ray(
 
         first = embed()
         template = np.frombuffer(first, np.float32)
-        assert template.shape == (before.workers[0].dimension,)
+        assert template.shape == (before.dimension,)
         assert np.linalg.norm(template.astype(np.float64)) == pytest.approx(1, abs=1e-6)
 
         (status,) = worker_status()
         assert status.address == addresses[0]
         os.kill(status.process, signal.SIGKILL)
         assert embed() == first  # waits for the restarted worker, at its new address
-        after = _next_epoch(document, before.epoch)
-        assert after.workers[0].address != before.workers[0].address
-        assert worker_status()[0].address == after.workers[0].address
+        (after,) = placements.read()
+        assert after.address != before.address
+        assert worker_status()[0].address == after.address
         outside.stdin.close()
         assert outside.wait(30) == 0
 
-    assert stop_workers() == 1
-    assert read_placement(document).workers == ()
+    placements.place(PlacedWorker("embedding-7", "127.0.0.1:1", "of a node that is gone", 8))
+    assert stop_workers(placements) == 1
+    assert placements.read() == []
     assert worker_status() == []
 
 
 def test_more_workers_than_cores_are_refused(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
-        start_workers(3, Settings(data_dir=tmp_path))
+        start_workers(3, Settings(data_dir=tmp_path), OpenedPlacements.of(Settings(data_dir=tmp_path)))
     assert refused.value.code == "TOO_MANY_WORKERS"
 
 
@@ -117,10 +118,3 @@ def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path: Path) -> No
         ray.shutdown()
     with pytest.raises(WorkerUnavailable, match="ray start --head"):
         worker_status("127.0.0.1:1")
-
-
-def _next_epoch(document: Path, epoch: int) -> Placement:
-    end = time.monotonic() + 30
-    while read_placement(document).epoch <= epoch and time.monotonic() < end:
-        time.sleep(0.1)
-    return read_placement(document)

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,10 +23,10 @@ from homeward.config import WorkerSettings
 from homeward.errors import (
     HomewardError,
     InvalidInput,
-    NotFound,
     Overloaded,
     PhotoReason,
     PhotoRejected,
+    StoreUnavailable,
     Unavailable,
     WorkerUnavailable,
 )
@@ -39,13 +38,32 @@ from homeward.v1 import embedding_pb2, embedding_pb2_grpc
 from tests.workers.fakes import FakePipeline, FakePool, faces_of
 from workers.embedding import Embedding
 from workers.local import LocalEmbedding
-from workers.placement import PlacedWorker, Placement, read_placement, write_placement
+from workers.placement import PlacedWorker, Placements
 from workers.remote import open_remote
 from workers.rpc import read_faces, write_faces
 from workers.service import serving
 
 TOKEN = SecretStr("a token of the tests")
 LIMIT = 1 << 20
+
+
+class Listed:
+    """`Placements` in memory."""
+
+    def __init__(self) -> None:
+        self.workers: dict[str, PlacedWorker] = {}
+        self.failure: HomewardError | None = None
+
+    def read(self) -> list[PlacedWorker]:
+        if self.failure is not None:
+            raise self.failure
+        return sorted(self.workers.values(), key=lambda worker: worker.name)
+
+    def place(self, worker: PlacedWorker) -> None:
+        self.workers[worker.name] = worker
+
+    def remove(self, name: str) -> None:
+        self.workers.pop(name, None)
 
 
 @asynccontextmanager
@@ -81,15 +99,13 @@ async def process(address: str = "127.0.0.1:0", *, model_id: str = "") -> AsyncI
 async def client(
     addresses: Sequence[str] = (),
     *,
-    placement: Path | None = None,
+    placements: Placements | None = None,
     token: SecretStr | None = TOKEN,
     patience_s: float = 5.0,
     start_s: float = 5.0,
 ) -> AsyncIterator[Embedding]:
-    chosen = WorkerSettings(
-        addresses=tuple(addresses), placement=placement, token=token, max_photo_bytes=LIMIT
-    )
-    remote = await open_remote(chosen, start_s=start_s, patience_s=patience_s)
+    chosen = WorkerSettings(addresses=tuple(addresses), token=token, max_photo_bytes=LIMIT)
+    remote = await open_remote(chosen, placements, start_s=start_s, patience_s=patience_s)
     try:
         yield remote
     finally:
@@ -190,6 +206,9 @@ async def test_a_worker_off_loopback_wants_a_token() -> None:
             async with serving(embedding, address, None, max_photo_bytes=LIMIT):
                 pass
         assert taken.value.code == "ADDRESS_IN_USE"
+        port = int(address.rpartition(":")[2])
+        async with serving(embedding, f"127.0.0.1:{port}-{port + 9}", None, max_photo_bytes=LIMIT) as other:
+            assert port < int(other.rpartition(":")[2]) <= port + 9, "another of the ports"
     await embedding.close()
 
 
@@ -287,61 +306,36 @@ async def test_a_worker_that_changes_its_model_is_noticed() -> None:
             await remote.embed(b"photo")
 
 
-async def test_the_placement_document_is_followed(tmp_path: Path) -> None:
-    document = tmp_path / "placement.json"
+async def test_the_list_of_workers_is_followed() -> None:
     pipelines = [FakePipeline(), FakePipeline()]
+    listed = Listed()
     async with worker(pipelines[0]) as first:
-        write_placement(document, Placement(1, (PlacedWorker(first, "fake/1", 8, "a"),)))
-        async with client(placement=document) as remote, worker(pipelines[1]) as second:
+        listed.place(PlacedWorker("a", first, "fake/1", 8))
+        async with client(placements=listed) as remote, worker(pipelines[1]) as second:
             await remote.embed(b"one")
-            write_placement(
-                document,
-                Placement(
-                    2, (PlacedWorker(second, "fake/1", 8, "a"), PlacedWorker("127.0.0.1:1", "fake/2", 8, "b"))
-                ),
-            )
+            listed.place(PlacedWorker("a", second, "fake/1", 8))
+            listed.place(PlacedWorker("b", "127.0.0.1:1", "fake/2", 8))
             await _until(lambda: remote.embed(b"two"), lambda: len(pipelines[1].batches) > 0)
             seen = len(pipelines[0].batches)
-            # An older epoch, a broken document and none at all change nothing.
-            write_placement(document, Placement(1, (PlacedWorker(first, "fake/1", 8, "a"),)))
-            await asyncio.sleep(0.7)
-            document.write_text("{")
-            await asyncio.sleep(0.7)
-            document.unlink()
+            listed.failure = StoreUnavailable("the catalogue does not answer")
             await asyncio.sleep(0.7)
             await remote.embed(b"three")
             assert len(pipelines[0].batches) == seen
+            listed.failure = None
+            listed.remove("a")
+            with pytest.raises(WorkerUnavailable):
+                await _until(lambda: remote.embed(b"four"), lambda: False)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        '{"epoch": -1, "workers": []}',
-        '{"epoch": 1, "workers": [{"address": "x:1"}]}',
-        "[" * 9999,
-    ],
-)
-def test_a_document_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    document = tmp_path / "placement.json"
-    with pytest.raises(NotFound):
-        read_placement(document)
-    document.write_text(text)
-    with pytest.raises(HomewardError) as refused:
-        read_placement(document)
-    assert refused.value.code == "PLACEMENT_INVALID"
-
-
-def test_a_worker_that_moves_keeps_its_place(tmp_path: Path) -> None:
-    a, b = PlacedWorker("h:1", "m", 8, "a"), PlacedWorker("h:2", "m", 8, "b")
-    placement = Placement(0, ()).with_worker(b).with_worker(a).with_worker(PlacedWorker("h:3", "m", 8, "b"))
-    assert [worker.address for worker in placement.workers] == ["h:1", "h:3"]
-    assert placement.epoch == 3
-    assert placement.without("a").workers == placement.workers[1:]
-    write_placement(tmp_path / "p", placement)
-    assert read_placement(tmp_path / "p") == placement
+async def test_without_a_list_that_answers_nothing_is_opened() -> None:
+    listed = Listed()
+    with pytest.raises(WorkerUnavailable, match="homeward workers start"):
+        async with client(placements=listed, start_s=0.3):
+            pass
+    listed.failure = StoreUnavailable("the catalogue does not answer")
+    with pytest.raises(WorkerUnavailable, match="the catalogue does not answer"):
+        async with client(placements=listed, start_s=0.3):
+            pass
 
 
 class _Background:

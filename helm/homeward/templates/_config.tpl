@@ -21,6 +21,7 @@
   "photos" (dict "uri" $.Values.photos.uri "region" $.Values.photos.region "secure" $.Values.photos.secure)
   "workers" (dict "bundle" $.Values.model.bundle)
   "index" (dict "where" $.Values.index.where "device" $.Values.index.device "replicas" $.Values.index.replicas
+    "ports" (include "homeward.shardPorts" $)
     "shard_cpus" $.Values.index.shardCpus "shard_gpus" $.Values.index.shardGpus)
 -}}
 {{- mergeOverwrite (deepCopy $.Values.settings) $own | toJson -}}

@@ -1,7 +1,16 @@
 {{/* The Ray that the image holds; a test compares it with the pinned one. */}}
 {{- define "homeward.rayVersion" -}}2.60.0{{- end -}}
 
-{{/* Ray's own ports, below those that the kernel hands to shards: policies can tell them apart. */}}
+{{/* Where shards listen: above Ray's own ports, below those that the kernel hands out. */}}
+{{- define "homeward.shardPorts" -}}20000-20099{{- end -}}
+
+{{/* The same as a port of a NetworkPolicy. */}}
+{{- define "homeward.shardPolicyPort" -}}
+{{- $ports := splitList "-" (include "homeward.shardPorts" .) -}}
+{ protocol: TCP, port: {{ first $ports }}, endPort: {{ last $ports }} }
+{{- end -}}
+
+{{/* Ray's own ports, none of them the shards': policies can tell them apart. */}}
 {{- define "homeward.rayPorts" -}}
 node-manager-port: "6380"
 object-manager-port: "6381"
