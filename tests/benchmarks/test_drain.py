@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import grpc
+
 from benchmarks import drain
-from benchmarks.balanced import Asked, published, without_retries
+from benchmarks.balanced import Asked, published, searching, without_retries
 from benchmarks.deployment import Deployment, ServerPod
 from benchmarks.headless import Headless
 from benchmarks.release import Release
@@ -48,6 +51,14 @@ def test_failures_are_counted_and_searches_told_apart_by_when_they_ran(tmp_path:
     assert found["without_retries"] == {"searches": 1, "failed": 0, "errors": {}}
     spans = ("outside", "during", "while_one_starts", "while_one_ends")
     assert [found[span]["searches"] for span in spans] == [2, 2, 1, 1]
+
+
+async def test_every_search_that_was_sent_is_told_with_its_error() -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
+        async with searching(nobody, [TEMPLATE], rate=50.0) as asked:
+            await asyncio.sleep(0.5)
+        assert asked
+        assert all(one.response is None and one.error.startswith("UNAVAILABLE") for one in asked)
 
 
 def test_a_client_without_retries_has_everything_else_of_the_published_config() -> None:
