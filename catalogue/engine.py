@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -26,6 +27,12 @@ _BUSY_MS = 30_000
 _CONNECT_S = 10
 _POOL_WAIT_S = 30.0
 _PLANNED_S = 300
+_GOODBYE_S = 3.0  # until the server has seen that a connection was given back
+_LONG_READING = 0x486F6D6562616B75  # PostgreSQL advisory lock: shared by snapshots, alone for a vacuum
+_OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'homeward' AND pid <> pg_backend_pid()"
+)
 _WRITE = "homeward_write"  # execution option: this transaction will write
 
 
@@ -61,6 +68,34 @@ class Database:
                 return work(connection)
 
     @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the catalogue throughout, however long it lasts and whoever
+        writes meanwhile. `vacuum` is refused until it ends: on PostgreSQL it would wait for this transaction,
+        and everybody else for it."""
+        engine = self.engine
+        if not self.is_sqlite:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with mapped(), engine.connect() as connection, connection.begin():
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_LONG_READING)))
+            yield connection
+
+    def used_by_others(self) -> int:
+        """How many connections to a PostgreSQL catalogue other processes of Homeward have; 0 on SQLite, which
+        one process owns. Gives back those of this process, none of which may be in use."""
+        if self.is_sqlite:
+            return 0
+        self._single.dispose()
+        self.engine.dispose()
+        give_up = time.monotonic() + _GOODBYE_S
+        while True:
+            with self.reading() as connection:
+                others = int(connection.execute(sa.text(_OTHERS)).scalar_one())
+            if not others or time.monotonic() > give_up:
+                return others
+            time.sleep(0.1)
+
+    @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes, but takes no rev."""
         with mapped(), self._turn, self._writing.connect() as connection, connection.begin():
@@ -90,9 +125,7 @@ class Database:
                 if self.is_sqlite:
                     _vacuum_sqlite(connection)
                 else:
-                    for table in metadata.sorted_tables:
-                        connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
-                    connection.exec_driver_sql("CHECKPOINT")
+                    _vacuum_postgres(connection)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -181,6 +214,19 @@ def _vacuum_sqlite(connection: sa.Connection) -> None:
             raise StoreUnavailable(
                 "the catalogue is being read; vacuum it again when nobody else uses it", store="catalogue"
             )
+
+
+def _vacuum_postgres(connection: sa.Connection) -> None:
+    if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LONG_READING))).scalar_one():
+        raise StoreUnavailable(
+            "the catalogue is being backed up; vacuum it again when that has ended", store="catalogue"
+        )
+    try:
+        for table in metadata.sorted_tables:
+            connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
+        connection.exec_driver_sql("CHECKPOINT")
+    finally:
+        connection.execute(sa.select(sa.func.pg_advisory_unlock(_LONG_READING)))
 
 
 def _sqlite_connected(connection: Any, _record: object) -> None:

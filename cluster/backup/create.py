@@ -1,0 +1,252 @@
+"""Makes a backup: one state of the catalogue, and everything in the other stores that it speaks of.
+
+Servers go on meanwhile. The tables are copied in one transaction; what templates, photos and documents they
+need is read from the copy, without one. What a store no longer has then was deleted since, or is lost: the
+catalogue of now tells which. What was deleted before the end is noted, so that restoring deletes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import pyarrow as pa
+
+from catalogue.restoring import UNFINISHED, Gone
+from catalogue.snapshot import KEPT
+from catalogue.tables import faces, load_parts, loads, meta, photos
+from cluster.backup import columns
+from cluster.backup.key import BackupKey
+from cluster.backup.manifest import (
+    Head,
+    Manifest,
+    Missing,
+    Model,
+    Piece,
+    new_head,
+    read_head,
+    write_head,
+    write_manifest,
+)
+from cluster.backup.place import clear, pieces_of
+from cluster.backup.sealing import Sealer
+from cluster.backup.stores import Stores
+from cluster.erasing import REWRITE_DUE
+from homeward.clock import Clock, SystemClock
+from homeward.errors import Conflict, Corrupt, NotFound
+from index.columns import hex_ids
+from photos.documents import DocumentStore
+
+Progress = Callable[[str, int, int], object]  # of what, done, of how many
+
+# Settings that belong to processes, or to the files of this system.
+_NOT_KEPT = ("shard_map/", "shard_entry/", "shard_leaving/", REWRITE_DUE)
+_READERS = 8
+_AHEAD = 64  # photos that are read at a time, if they are not too large
+_PAGE = 4096  # changes
+_FACES = 1000
+
+
+def create(
+    stores: Stores,
+    place: DocumentStore,
+    key: BackupKey,
+    progress: Progress = lambda *_: None,
+    *,
+    clock: Clock | None = None,
+) -> Manifest:
+    """Make a backup in a place that has none; what one that died has left there goes.
+
+    Raises `Conflict` (BACKUP_EXISTS, BACKUP_TAKEN_OVER) and what the stores raise: then there is none."""
+    now = (clock or SystemClock()).now()
+    clear(place)
+    head = new_head(key)
+    write_head(place, head)
+    sealer = Sealer(key, head.backup)
+    manifest = _Making(stores, place, head, sealer, progress).make(now)
+    if read_head(place) != head:
+        raise Conflict("another backup was begun in this place meanwhile", code="BACKUP_TAKEN_OVER")
+    write_manifest(place, sealer, manifest)
+    return manifest
+
+
+class _Making:
+    """One backup in the making."""
+
+    def __init__(
+        self, stores: Stores, place: DocumentStore, head: Head, sealer: Sealer, progress: Progress
+    ) -> None:
+        self._stores = stores
+        self._place = place
+        self._area = pieces_of(head)
+        self._sealer = sealer
+        self._progress = progress
+        self._most = stores.settings.backup.piece_bytes
+        self._pieces: list[Piece] = []
+
+    def make(self, now: datetime) -> Manifest:
+        with self._stores.catalogue.snapshot() as snapshot:
+            tables: dict[str, int] = {}
+            for table in KEPT:
+                rows = (columns.from_values(table, _kept(table.name, part)) for part in snapshot.rows(table))
+                tables[table.name] = self._write(f"catalogue/{table.name}", rows, snapshot.count(table))
+            named, rev, schema = snapshot.models(), snapshot.rev, snapshot.schema
+        found = [(one, self._stores.model(one)) for one in named]
+        models = [model for _, model in found if model is not None]
+        lost = sum(self._without_gallery(name) for name, model in found if model is None)
+        for number, model in enumerate(models):
+            lost += self._write_templates(number, model)
+        missing = Missing(lost, self._write_photos(tables["photos"]), self._write_documents())
+        return Manifest(
+            version=importlib.metadata.version("homeward"),
+            schema=schema,
+            created_at=now,
+            rev=rev,
+            tables=tables,
+            models=models,
+            missing=missing,
+            gone=self._gone(rev),
+            pieces=self._pieces,
+        )
+
+    def _write(self, kind: str, parts: Iterator[pa.Table], total: int) -> int:
+        done = 0
+        for rows in columns.gathered(parts, self._most):
+            if not len(rows):
+                continue
+            name = f"{self._area}{len(self._pieces):07d}"
+            sealed = self._sealer.seal(name, columns.to_parquet(rows))
+            self._place.put_document(name, sealed)
+            digest = hashlib.sha256(sealed).hexdigest()
+            self._pieces.append(Piece(name, kind, len(rows), len(sealed), digest))
+            done += len(rows)
+            self._progress(kind, done, max(done, total))
+        return done
+
+    def _written(self, table: str) -> Iterator[pa.Table]:
+        """What was copied of a table."""
+        for piece in [piece for piece in self._pieces if piece.kind == f"catalogue/{table}"]:
+            sealed = self._place.get_document(piece.name)
+            yield columns.from_parquet(self._sealer.open(piece.name, sealed))
+
+    def _faces(self, model_id: str) -> Iterator[list[str]]:
+        for rows in self._written(faces.name):
+            pairs = zip(rows["face_id"].to_pylist(), rows["model_id"].to_pylist(), strict=True)
+            ids = [face for face, model in pairs if model == model_id]
+            for start in range(0, len(ids), _FACES):
+                yield ids[start : start + _FACES]
+
+    def _without_gallery(self, model_id: str) -> int:
+        return sum(len(self._stores.catalogue.faces(ids)) for ids in self._faces(model_id))
+
+    def _write_templates(self, number: int, model: Model) -> int:
+        """How many are lost: the catalogue has them, the gallery does not."""
+        lost = 0
+
+        def read() -> Iterator[pa.Table]:
+            nonlocal lost
+            for ids in self._faces(model.model_id):
+                rows = gallery.get(ids)
+                there = hex_ids(rows.face)
+                absent = set(ids).difference(there)
+                if absent:
+                    lost += len(self._stores.catalogue.faces(absent))
+                yield columns.from_templates(there, rows.template)
+
+        total = sum(len(ids) for ids in self._faces(model.model_id))
+        with self._stores.gallery(model) as gallery:
+            self._write(f"templates/{number}", read(), total)
+        return lost
+
+    def _write_photos(self, total: int) -> int:
+        lost = 0
+
+        def read(named: tuple[str, str]) -> bytes | None:
+            agency, sha256 = named
+            try:
+                return self._stores.photos.get(agency, sha256)
+            except (NotFound, Corrupt):
+                return None
+
+        def read_all() -> Iterator[pa.Table]:
+            nonlocal lost
+            for named in self._photos():
+                content = list(pool.map(read, named))
+                for (agency, sha256), data in zip(named, content, strict=True):
+                    lost += data is None and self._stores.catalogue.photo_referenced(agency, sha256)
+                rows = [
+                    {"agency": agency, "sha256": sha256, "content": data}
+                    for (agency, sha256), data in zip(named, content, strict=True)
+                    if data is not None
+                ]
+                yield pa.Table.from_pylist(rows, columns.PHOTOS)
+
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="photo") as pool:
+            self._write("photos", read_all(), total)
+        return lost
+
+    def _photos(self) -> Iterator[list[tuple[str, str]]]:
+        """Photos to be read side by side: no more than fit into memory."""
+        held: list[tuple[str, str]] = []
+        size = 0
+        for rows in self._written(photos.name):
+            for agency, sha256, length in zip(
+                *(rows[name].to_pylist() for name in ("agency", "sha256", "bytes")), strict=True
+            ):
+                held.append((agency, sha256))
+                size += length
+                if len(held) == _AHEAD or size >= self._most:
+                    yield held
+                    held, size = [], 0
+        if held:
+            yield held
+
+    def _write_documents(self) -> int:
+        """The outcome files of loads that have ended. Those of loads under way are made again with them."""
+        lost = 0
+
+        def read() -> Iterator[pa.Table]:
+            nonlocal lost
+            for load, part, name in self._outcomes():
+                try:
+                    content = self._stores.documents.get_document(name)
+                except NotFound:
+                    lost += self._stores.catalogue.loads.document_of(load, part) == name
+                else:
+                    yield pa.Table.from_pylist([{"name": name, "content": content}], columns.DOCUMENTS)
+
+        self._write("documents", read(), 0)
+        return lost
+
+    def _outcomes(self) -> Iterator[tuple[str, int, str]]:
+        ended: set[str] = set()
+        for rows in self._written(loads.name):
+            states = zip(rows["name"].to_pylist(), rows["state"].to_pylist(), strict=True)
+            ended.update(name for name, state in states if state not in UNFINISHED)
+        for rows in self._written(load_parts.name):
+            named = (rows[name].to_pylist() for name in ("load", "part", "document"))
+            yield from (one for one in zip(*named, strict=True) if one[0] in ended)
+
+    def _gone(self, rev: int) -> list[Gone]:
+        """What was deleted, or taken back with its load, since the snapshot."""
+        catalogue = self._stores.catalogue
+        gone: dict[str, datetime] = {}
+        while changes := catalogue.changes_since(rev, _PAGE):
+            gone |= {change.record_id: change.at for change in changes if change.deleted}
+            rev = changes[-1].rev
+        stones = catalogue.tombstones(gone)
+        return [
+            Gone(record, stones[record].at, stones[record].reason, stones[record].requester)
+            if record in stones
+            else Gone(record, at, "", "", tombstone=False)
+            for record, at in sorted(gone.items())
+        ]
+
+
+def _kept(table: str, rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    if table != meta.name:
+        return list(rows)
+    return [row for row in rows if not str(row["key"]).startswith(_NOT_KEPT)]
