@@ -68,7 +68,7 @@ def create(
     sealer = Sealer(key, head.backup)
     manifest = _Making(stores, place, head, sealer, progress).make(now)
     if read_head(place) != head:
-        raise Conflict("another backup was begun in this place meanwhile", code="BACKUP_TAKEN_OVER")
+        raise _taken_over()
     write_manifest(place, sealer, manifest)
     return manifest
 
@@ -129,7 +129,10 @@ class _Making:
     def _written(self, table: str) -> Iterator[pa.Table]:
         """What was copied of a table."""
         for piece in [piece for piece in self._pieces if piece.kind == f"catalogue/{table}"]:
-            sealed = self._place.get_document(piece.name)
+            try:
+                sealed = self._place.get_document(piece.name)
+            except NotFound as error:
+                raise _taken_over() from error
             yield columns.from_parquet(self._sealer.open(piece.name, sealed))
 
     def _faces(self, model_id: str) -> Iterator[list[str]]:
@@ -244,6 +247,10 @@ class _Making:
             else Gone(record, at, "", "", tombstone=False)
             for record, at in sorted(gone.items())
         ]
+
+
+def _taken_over() -> Conflict:
+    return Conflict("another backup was begun in this place meanwhile", code="BACKUP_TAKEN_OVER")
 
 
 def _kept(table: str, rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
