@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,12 +26,7 @@ _BUSY_MS = 30_000
 _CONNECT_S = 10
 _POOL_WAIT_S = 30.0
 _PLANNED_S = 300
-_GOODBYE_S = 3.0  # until the server has seen that a connection was given back
 _LONG_READING = 0x486F6D6562616B75  # PostgreSQL advisory lock: shared by snapshots, alone for a vacuum
-_OTHERS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-    "AND application_name = 'homeward' AND pid <> pg_backend_pid()"
-)
 _WRITE = "homeward_write"  # execution option: this transaction will write
 
 
@@ -80,20 +74,10 @@ class Database:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_LONG_READING)))
             yield connection
 
-    def used_by_others(self) -> int:
-        """How many connections to a PostgreSQL catalogue other processes of Homeward have; 0 on SQLite, which
-        one process owns. Gives back those of this process, none of which may be in use."""
-        if self.is_sqlite:
-            return 0
+    def give_back(self) -> None:
+        """Close the connections that nobody uses now."""
         self._single.dispose()
         self.engine.dispose()
-        give_up = time.monotonic() + _GOODBYE_S
-        while True:
-            with self.reading() as connection:
-                others = int(connection.execute(sa.text(_OTHERS)).scalar_one())
-            if not others or time.monotonic() > give_up:
-                return others
-            time.sleep(0.1)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:

@@ -6,6 +6,7 @@ that it is restored into remembers, is deleted again by the same function that d
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,11 @@ from homeward.errors import Conflict
 
 RESTORING = "restoring"  # setting: a restore was begun and has not ended; what is true is not all there yet
 
+_OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'homeward' AND pid <> pg_backend_pid()"
+)
+_GOODBYE_S = 3.0  # until the server has seen that a connection was given back
 _OVERWRITTEN = (codes, tombstones, changes, requests, load_records, intents)
 UNFINISHED = (LoadState.PLANNING, LoadState.LOADING, LoadState.STOPPED, LoadState.CANCELLED)
 
@@ -78,6 +84,26 @@ def restore(
         _delete_again(revs, one)
     for one in known:
         _delete_again(revs, one, unless_newer=True)
+
+
+def check_alone(connection: sa.Connection) -> None:
+    """Raise `Conflict` (RESTORE_IN_USE) while other processes are connected to a PostgreSQL catalogue: they
+    would follow its change log before the templates are there. SQLite's one process owns it."""
+    if connection.dialect.name == "sqlite":
+        return
+    give_up = time.monotonic() + _GOODBYE_S
+    while True:
+        connection.execute(sa.select(sa.func.pg_stat_clear_snapshot()))  # else it shows what it showed before
+        others = int(connection.execute(sa.text(_OTHERS)).scalar_one())
+        if not others:
+            return
+        if time.monotonic() > give_up:
+            raise Conflict(
+                f"other processes of Homeward use this catalogue ({others} connections): stop the servers, "
+                "shards and loads first",
+                code="RESTORE_IN_USE",
+            )
+        time.sleep(0.1)
 
 
 def _check_empty(connection: sa.Connection) -> None:

@@ -19,7 +19,7 @@ from catalogue.snapshot import CatalogueSnapshot
 from catalogue.tables import intents, meta, requests
 from catalogue.types import Deletion, Item, RecordUpdate, RecordWrite, Store, WriteResult
 from homeward.clock import Clock, SystemClock
-from homeward.errors import Conflict, HomewardError
+from homeward.errors import HomewardError
 from homeward.ids import check_id
 
 
@@ -177,15 +177,11 @@ class Catalogue(CatalogueReader):
 
         What is `gone`, and what this catalogue has tombstones of, is deleted again. Raises `Conflict`
         (RESTORE_NOT_EMPTY; RESTORE_IN_USE where other processes use a PostgreSQL catalogue)."""
-        others = self._database.used_by_others()
-        if others:
-            raise Conflict(
-                f"other processes of Homeward use this catalogue ({others} connections): stop the servers, "
-                "shards and loads first",
-                code="RESTORE_IN_USE",
-            )
+        self._database.give_back()
         with self._database.committing() as revs:
+            restoring.check_alone(revs.connection)
             restoring.restore(revs, tables, rev=rev, gone=gone, mark=mark)
+            restoring.check_alone(revs.connection)  # who comes later meets the mark
 
     def vacuum(self) -> None:
         """Rewrite what the database keeps, so that no deleted content stays in its files.

@@ -1,15 +1,15 @@
 """Makes a backup: one state of the catalogue, and everything in the other stores that it speaks of.
 
 Servers go on meanwhile. The tables are copied in one transaction; what templates, photos and documents they
-need is read from the copy, without one. What a store no longer has then was deleted since, or is lost: the
-catalogue of now tells which. What was deleted before the end is noted, so that restoring deletes it again.
+need is read from the copy, without one. What a store no longer has then went with its record, or is missing:
+the catalogue of now tells which. What was deleted before the end is noted, so that restoring deletes it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from catalogue.restoring import UNFINISHED, Gone
 from catalogue.snapshot import KEPT
-from catalogue.tables import faces, load_parts, loads, meta, photos
+from catalogue.tables import faces, load_parts, loads, meta, photos, record_photos
 from cluster.backup import columns
 from cluster.backup.key import BackupKey
 from cluster.backup.manifest import (
@@ -86,6 +86,7 @@ class _Making:
         self._progress = progress
         self._most = stores.settings.backup.piece_bytes
         self._pieces: list[Piece] = []
+        self._rev = 0
 
     def make(self, now: datetime) -> Manifest:
         with self._stores.catalogue.snapshot() as snapshot:
@@ -93,22 +94,24 @@ class _Making:
             for table in KEPT:
                 rows = (columns.from_values(table, _kept(table.name, part)) for part in snapshot.rows(table))
                 tables[table.name] = self._write(f"catalogue/{table.name}", rows, snapshot.count(table))
-            named, rev, schema = snapshot.models(), snapshot.rev, snapshot.schema
+            named, schema = snapshot.models(), snapshot.schema
+            self._rev = snapshot.rev
         found = [(one, self._stores.model(one)) for one in named]
         models = [model for _, model in found if model is not None]
-        lost = sum(self._without_gallery(name) for name, model in found if model is None)
+        nowhere = [name for name, model in found if model is None]
+        templates = sum(self._missing_faces(asked) for name in nowhere for asked in self._faces(name))
         for number, model in enumerate(models):
-            lost += self._write_templates(number, model)
-        missing = Missing(lost, self._write_photos(tables["photos"]), self._write_documents())
+            templates += self._write_templates(number, model)
+        missing = Missing(templates, self._write_photos(tables["photos"]), self._write_documents())
         return Manifest(
             version=importlib.metadata.version("homeward"),
             schema=schema,
             created_at=now,
-            rev=rev,
+            rev=self._rev,
             tables=tables,
             models=models,
             missing=missing,
-            gone=self._gone(rev),
+            gone=self._gone(),
             pieces=self._pieces,
         )
 
@@ -135,61 +138,71 @@ class _Making:
                 raise _taken_over() from error
             yield columns.from_parquet(self._sealer.open(piece.name, sealed))
 
-    def _faces(self, model_id: str) -> Iterator[list[str]]:
+    def _faces(self, model_id: str) -> Iterator[dict[str, str]]:
+        """Face rows of a model with their records, some at a time."""
         for rows in self._written(faces.name):
-            pairs = zip(rows["face_id"].to_pylist(), rows["model_id"].to_pylist(), strict=True)
-            ids = [face for face, model in pairs if model == model_id]
-            for start in range(0, len(ids), _FACES):
-                yield ids[start : start + _FACES]
+            named = (rows[name].to_pylist() for name in ("face_id", "record_id", "model_id"))
+            found = [(face, record) for face, record, model in zip(*named, strict=True) if model == model_id]
+            for start in range(0, len(found), _FACES):
+                yield dict(found[start : start + _FACES])
 
-    def _without_gallery(self, model_id: str) -> int:
-        return sum(len(self._stores.catalogue.faces(ids)) for ids in self._faces(model_id))
+    def _undeleted(self, records: Iterable[str]) -> set[str]:
+        """Those of the snapshot's records that were not deleted since."""
+        found = self._stores.catalogue.get_many(records)
+        return {record for record, one in found.items() if one.created_rev <= self._rev}
+
+    def _missing_faces(self, absent: dict[str, str]) -> int:
+        alive = self._undeleted(set(absent.values()))
+        return sum(record in alive for record in absent.values())
 
     def _write_templates(self, number: int, model: Model) -> int:
-        """How many are lost: the catalogue has them, the gallery does not."""
-        lost = 0
+        """How many are missing."""
+        missing = 0
 
         def read() -> Iterator[pa.Table]:
-            nonlocal lost
-            for ids in self._faces(model.model_id):
-                rows = gallery.get(ids)
+            nonlocal missing
+            for asked in self._faces(model.model_id):
+                rows = gallery.get(list(asked))
                 there = hex_ids(rows.face)
-                absent = set(ids).difference(there)
-                if absent:
-                    lost += len(self._stores.catalogue.faces(absent))
+                absent = asked.keys() - set(there)
+                missing += self._missing_faces({face: asked[face] for face in absent})
                 yield columns.from_templates(there, rows.template)
 
-        total = sum(len(ids) for ids in self._faces(model.model_id))
+        total = sum(len(asked) for asked in self._faces(model.model_id))
         with self._stores.gallery(model) as gallery:
             self._write(f"templates/{number}", read(), total)
-        return lost
+        return missing
 
     def _write_photos(self, total: int) -> int:
-        lost = 0
+        """How many are missing."""
+        absent: set[tuple[str, str]] = set()
 
         def read(named: tuple[str, str]) -> bytes | None:
-            agency, sha256 = named
             try:
-                return self._stores.photos.get(agency, sha256)
+                return self._stores.photos.get(*named)
             except (NotFound, Corrupt):
                 return None
 
         def read_all() -> Iterator[pa.Table]:
-            nonlocal lost
             for named in self._photos():
-                content = list(pool.map(read, named))
-                for (agency, sha256), data in zip(named, content, strict=True):
-                    lost += data is None and self._stores.catalogue.photo_referenced(agency, sha256)
+                content = dict(zip(named, pool.map(read, named), strict=True))
+                absent.update(photo for photo, data in content.items() if data is None)
                 rows = [
                     {"agency": agency, "sha256": sha256, "content": data}
-                    for (agency, sha256), data in zip(named, content, strict=True)
+                    for (agency, sha256), data in content.items()
                     if data is not None
                 ]
                 yield pa.Table.from_pylist(rows, columns.PHOTOS)
 
         with ThreadPoolExecutor(_READERS, thread_name_prefix="photo") as pool:
             self._write("photos", read_all(), total)
-        return lost
+        missing: set[tuple[str, str]] = set()
+        for rows in self._written(record_photos.name) if absent else ():
+            named = (rows[name].to_pylist() for name in ("record_id", "agency", "sha256"))
+            held = [one for one in zip(*named, strict=True) if one[1:] in absent]
+            alive = self._undeleted({record for record, _, _ in held})
+            missing.update((agency, sha256) for record, agency, sha256 in held if record in alive)
+        return len(missing)
 
     def _photos(self) -> Iterator[list[tuple[str, str]]]:
         """Photos to be read side by side: no more than fit into memory."""
@@ -233,10 +246,11 @@ class _Making:
             named = (rows[name].to_pylist() for name in ("load", "part", "document"))
             yield from (one for one in zip(*named, strict=True) if one[0] in ended)
 
-    def _gone(self, rev: int) -> list[Gone]:
+    def _gone(self) -> list[Gone]:
         """What was deleted, or taken back with its load, since the snapshot."""
         catalogue = self._stores.catalogue
         gone: dict[str, datetime] = {}
+        rev = self._rev
         while changes := catalogue.changes_since(rev, _PAGE):
             gone |= {change.record_id: change.at for change in changes if change.deleted}
             rev = changes[-1].rev

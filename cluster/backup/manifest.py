@@ -55,7 +55,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What the catalogue had and a store had lost when the backup was made."""
+    """What the catalogue had of undeleted records, and the stores did not: lost, or replaced while the backup
+    was made."""
 
     templates: int = 0
     photos: int = 0

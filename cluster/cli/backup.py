@@ -18,7 +18,7 @@ from cluster.cli.exits import Exit, command
 from cluster.cli.load_session import check_here
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
-from homeward.errors import InvalidInput
+from homeward.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from cluster.backup.create import Progress as Shown
@@ -65,7 +65,7 @@ async def key(
 async def create(place: Place, key_file: KeyFile = None) -> Exit | None:
     """Make a backup. Servers over PostgreSQL, Milvus and S3 go on enrolling and deleting; the embedded stores
     belong to one process, so stop a server on them first. One that was killed is made again from its start.
-    Exit code 6: made, but a store had lost what the catalogue has (homeward doctor)."""
+    Exit code 6: made, but something that the catalogue has was in no store (homeward doctor)."""
     from cluster.backup.create import create as make
     from cluster.backup.place import open_place
     from cluster.backup.stores import open_stores
@@ -82,7 +82,7 @@ async def create(place: Place, key_file: KeyFile = None) -> Exit | None:
         console().print(f"backed up {_said(made)}", soft_wrap=True)
         if any(lost.values()):
             said = ", ".join(f"{count:,} {what}" for what, count in lost.items())
-            console().print(f"lost before: {said}; homeward doctor says more")
+            console().print(f"missing: {said}; homeward doctor --mend makes templates anew, here or restored")
     return Exit.PARTIAL if any(lost.values()) else None
 
 
@@ -135,11 +135,12 @@ async def delete(
 ) -> Exit | None:
     """Delete a backup, whole or not. Children deleted since it was made are still in it: delete every backup
     when it is as old as your rules allow."""
-    from cluster.backup.manifest import read_head
+    from cluster.backup.manifest import HEAD
     from cluster.backup.place import open_place, remove
 
     documents = open_place(place, state().settings, there=True)
-    read_head(documents)
+    if HEAD not in documents.list_documents(HEAD):
+        raise NotFound("there is no backup in this place", code="BACKUP_NOT_FOUND")
     if not yes and not typer.confirm(f"Delete the backup in {place}?"):
         raise InvalidInput("nothing was deleted", code="NOT_CONFIRMED")
     files = remove(documents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from catalogue.open import open_catalogue
 from catalogue.restoring import RESTORING
 from catalogue.snapshot import KEPT, LEFT_OUT
 from catalogue.tables import metadata
+from catalogue.types import Store
 from cluster.backup.create import create
 from cluster.backup.manifest import Manifest
 from cluster.backup.place import open_place
@@ -31,6 +33,7 @@ from tests.cluster.backup.world import (
     delete,
     embedded,
     enrol,
+    erase_rows,
     fill,
     large_photo,
     on_servers,
@@ -87,26 +90,34 @@ def test_what_is_restored_is_what_was_there(tmp_path: Path) -> None:
     open_catalogue(embedded(tmp_path / "new").catalogue, tmp_path / "new").close()  # nobody is kept out
 
 
+def test_a_backup_of_nobody_is_one(tmp_path: Path) -> None:
+    manifest, before = back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"), lambda _: None)
+    assert (manifest.rev, manifest.models, manifest.pieces) == (0, [], [])
+    _, after = bring_back(embedded(tmp_path / "new"), str(tmp_path / "backup"))
+    check_same(before, after)
+
+
 def test_nothing_of_a_child_can_be_read_in_a_backup(tmp_path: Path) -> None:
-    back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"))
+    back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"), lambda stores: fill(stores, 5))
     files = [path.read_bytes() for path in (tmp_path / "backup").rglob("*") if path.is_file()]
     for secret in (large_photo("3")[100:200], b"child 3", AGENCY.encode(), b"PAR1", MODEL_ID.encode()):
         assert not any(secret in data for data in files)
 
 
-@pytest.mark.parametrize("kind", ["to servers", "from servers"])
-def test_a_backup_of_one_kind_of_stores_is_restored_into_the_other(
-    kind: str, tmp_path: Path, postgres_server: Postgres, milvus_server: Milvus, seaweed_server: Seaweed
+def test_from_embedded_stores_into_servers_and_back(
+    tmp_path: Path, postgres_server: Postgres, milvus_server: Milvus, seaweed_server: Seaweed
 ) -> None:
-    small = embedded(tmp_path / "small")
-    large = on_servers(tmp_path / "large", postgres_server, milvus_server, seaweed_server)
-    s3 = {"access_key": large.photos.access_key, "secret_key": large.photos.secret_key}
-    keys = {f"s3_{name}": key for name, key in s3.items()}
-    small = small.model_copy(update={"backup": small.backup.model_copy(update=keys)})
-    source, target = (small, large) if kind == "to servers" else (large, small)
+    _, before = back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"), lambda stores: fill(stores, 9))
+    servers = on_servers(tmp_path / "servers", postgres_server, milvus_server, seaweed_server)
+    _, there = bring_back(servers, str(tmp_path / "backup"))
+    check_same(before, there)
     place = f"s3://127.0.0.1:{seaweed_server.port}/{new_bucket()}/backups/monday"
-    _, before = back_up(source, place)
-    _, after = bring_back(target, place)
+    _, still = back_up(servers, place, lambda _: None)
+    check_same(there, still)
+    keys = {"s3_access_key": servers.photos.access_key, "s3_secret_key": servers.photos.secret_key}
+    new = embedded(tmp_path / "new")
+    new = new.model_copy(update={"backup": new.backup.model_copy(update=keys)})
+    _, after = bring_back(new, place)
     check_same(before, after)
 
 
@@ -195,6 +206,22 @@ class TestMeanwhile:
         assert (stopped["state"], stopped["parts"], stopped["holder"]) == (LoadState.PLANNING, None, "")
         assert [row["load"] for row in after["load_parts"]] == ["done"]
         assert list(after["documents"].values()) == [b"what became of done"]
+
+    def test_what_was_replaced_meanwhile_is_counted_as_missing(
+        self, settings: Settings, tmp_path: Path
+    ) -> None:
+        place = open_place(str(tmp_path / "backup"), settings, there=False)
+        with open_stores(settings) as stores:
+            enrol(stores, "a", [large_photo("a", 2)])
+            enrol(stores, "b", [large_photo("b")])
+
+            def replace(kind: str, _done: int, _of: int) -> None:
+                if kind == "catalogue/changes":
+                    enrol(stores, "a", [large_photo("a", 2)], faces_most=1)
+                    assert stores.catalogue.erase(Store.GALLERY, partial(erase_rows, stores)) == 1
+
+            manifest = create(stores, place, KEY, replace)
+        assert manifest.missing.templates == 1
 
     def test_what_a_store_has_lost_is_counted_and_the_rest_is_kept(
         self, settings: Settings, tmp_path: Path

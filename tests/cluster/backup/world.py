@@ -68,7 +68,7 @@ def large_photo(name: str, faces: int = 1) -> bytes:
     return fake_photo(name, faces) + hashlib.shake_256(name.encode()).digest(5000)
 
 
-def enrol(stores: Stores, name: str, photos: Sequence[bytes], **more: Any) -> str:
+def enrol(stores: Stores, name: str, photos: Sequence[bytes], *, faces_most: int = 9, **more: Any) -> str:
     """One record straight into the stores, in their order; its id."""
     key = RecordKey(AGENCY, "missing", name)
     record = record_id(key)
@@ -84,7 +84,7 @@ def enrol(stores: Stores, name: str, photos: Sequence[bytes], **more: Any) -> st
     rows, writes = [], []
     for photo in photos:
         sha256 = stores.photos.put(AGENCY, photo)
-        faces = [fake_face(photo, ordinal) for ordinal in range(int(photo[4:5]))]
+        faces = [fake_face(photo, ordinal) for ordinal in range(min(faces_most, int(photo[4:5])))]
         rows += [
             face_row(face, record=record, photo=sha256, model=MODEL_ID, columns=columns) for face in faces
         ]
@@ -121,11 +121,14 @@ def enrol(stores: Stores, name: str, photos: Sequence[bytes], **more: Any) -> st
 def delete(stores: Stores, record: str) -> None:
     """As the server does."""
     stores.catalogue.delete(Deletion(record, "the family asked", "officer 7"))
-    with stores.gallery(MODEL) as gallery:
-        stores.catalogue.erase(
-            Store.GALLERY, lambda items: gallery.delete([one.item for one in items]), record_id=record
-        )
+    stores.catalogue.erase(Store.GALLERY, partial(erase_rows, stores), record_id=record)
     stores.catalogue.erase(Store.PHOTOS, partial(_delete_photos, stores), record_id=record)
+
+
+def erase_rows(stores: Stores, items: Sequence[Item]) -> None:
+    """From the gallery."""
+    with stores.gallery(MODEL) as gallery:
+        gallery.delete([one.item for one in items])
 
 
 def _delete_photos(stores: Stores, items: Sequence[Item]) -> None:
