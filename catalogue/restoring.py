@@ -70,7 +70,7 @@ def restore(
 
     Raises `Conflict` (RESTORE_NOT_EMPTY)."""
     connection = revs.connection
-    _check_empty(connection)
+    check_empty(connection)
     known = _known(connection)
     for table in _OVERWRITTEN:
         connection.execute(sa.delete(table))
@@ -106,7 +106,8 @@ def check_alone(connection: sa.Connection) -> None:
         time.sleep(0.1)
 
 
-def _check_empty(connection: sa.Connection) -> None:
+def check_empty(connection: sa.Connection) -> None:
+    """Raise `Conflict` (RESTORE_NOT_EMPTY) if there is anything that a restore would mix with."""
     for table in (records, photos, loads, load_parts):
         if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None:
             raise Conflict(

@@ -164,6 +164,11 @@ class Catalogue(CatalogueReader):
         with self._database.snapshot() as connection:
             yield CatalogueSnapshot(connection)
 
+    def check_empty(self) -> None:
+        """Raise `Conflict` (RESTORE_NOT_EMPTY) unless a backup can be restored into this catalogue."""
+        with self._database.reading() as connection:
+            restoring.check_empty(connection)
+
     def restore(
         self,
         tables: Iterable[tuple[sa.Table, Sequence[Values]]],

@@ -2,7 +2,7 @@
 
 Servers go on meanwhile. The tables are copied in one transaction; what templates, photos and documents they
 need is read from the copy, without one. What a store no longer has then went with its record, or is missing:
-the catalogue of now tells which. What was deleted before the end is noted, so that restoring deletes it again.
+the catalogue of now tells which. What was deleted before the end is noted, and deleted again by a restore.
 """
 
 from __future__ import annotations

@@ -56,12 +56,13 @@ def restore(
     check_fits(backup, stores, model_id)
     done = _done_before(backup, stores)
     if done is None:
+        stores.catalogue.check_empty()
         backup.verify(progress)
-        _drop_snapshots(stores.documents)
         tables = _tables(backup, progress)
         manifest = backup.manifest
         mark = _mark(backup, 0)
         stores.catalogue.restore(tables, rev=manifest.rev, gone=manifest.gone, mark=mark)
+    _drop_snapshots(stores.documents)
     _Restoring(backup, stores, progress).restore(done or 0)
     stores.catalogue.drop_meta(RESTORING)
     counts = stores.catalogue.counts()
