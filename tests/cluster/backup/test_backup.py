@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,16 +15,17 @@ from catalogue.snapshot import KEPT, LEFT_OUT
 from catalogue.tables import metadata
 from catalogue.types import Store
 from cluster.backup.create import create
-from cluster.backup.manifest import Manifest
 from cluster.backup.place import open_place
-from cluster.backup.restore import Restored, restore
+from cluster.backup.restore import restore
 from cluster.backup.stores import Stores, open_stores
 from cluster.backup.verify import Backup
 from homeward.config import Settings
 from homeward.errors import Conflict, HomewardError
 from photos.documents import DocumentStore
+from tests.cluster.backup.whole import Made, back_up, bring_back, check_same
 from tests.cluster.backup.world import (
     AGENCY,
+    CHILDREN,
     KEY,
     MODEL,
     add_load,
@@ -36,56 +36,29 @@ from tests.cluster.backup.world import (
     erase_rows,
     fill,
     large_photo,
-    on_servers,
     opened,
 )
 from tests.cluster.fakes import MODEL_ID
-from tests.photos.test_s3 import new_bucket
-from tests.servers.milvus import Milvus
-from tests.servers.postgres import Postgres
-from tests.servers.seaweed import Seaweed
-
-Made = tuple[Manifest, dict[str, Any]]
-
-
-def back_up(settings: Settings, place: str, prepare: Callable[[Stores], object] = fill) -> Made:
-    """Fill a new system and make a backup; what it said, and what was true."""
-    with open_stores(settings) as stores:
-        prepare(stores)
-        manifest = create(stores, open_place(place, settings, there=False), KEY)
-        return manifest, contents(stores)
-
-
-def bring_back(settings: Settings, place: str) -> tuple[Restored, dict[str, Any]]:
-    """Restore; what it said, and what is true."""
-    with opened(settings) as stores:
-        done = restore(Backup(open_place(place, settings, there=True), KEY), stores, MODEL_ID)
-        return done, contents(stores)
-
-
-def check_same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """All is as before, but what had yet to be erased."""
-    doomed = {row["item"] for row in before["erasures"]}
-    expected = {
-        **before,
-        "gallery": {face: row for face, row in before["gallery"].items() if face not in doomed},
-        "photo bytes": {at: data for at, data in before["photo bytes"].items() if at[1] not in doomed},
-    }
-    for name, value in expected.items():
-        assert after[name] == value, name
 
 
 def test_every_table_is_kept_or_left_out_on_purpose() -> None:
     assert {*KEPT, *LEFT_OUT} == set(metadata.tables.values())
 
 
-def test_what_is_restored_is_what_was_there(tmp_path: Path) -> None:
-    manifest, before = back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+    """A backup of everything there can be."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder / "backup", back_up(embedded(folder / "old"), str(folder / "backup"))
+
+
+def test_what_is_restored_is_what_was_there(whole: tuple[Path, Made], tmp_path: Path) -> None:
+    place, (manifest, before) = whole
     assert len(manifest.pieces) > len(KEPT) + 2
     assert not any((manifest.missing.photos, manifest.missing.templates, manifest.missing.documents))
-    done, after = bring_back(embedded(tmp_path / "new"), str(tmp_path / "backup"))
+    done, after = bring_back(embedded(tmp_path / "new"), str(place))
     check_same(before, after)
-    assert (done.records, done.deleted_again, done.rev) == (28, 0, before["rev"])
+    assert (done.records, done.deleted_again, done.rev) == (CHILDREN - 2, 0, before["rev"])
     assert len(before["gallery"]) > done.records
     open_catalogue(embedded(tmp_path / "new").catalogue, tmp_path / "new").close()  # nobody is kept out
 
@@ -97,28 +70,10 @@ def test_a_backup_of_nobody_is_one(tmp_path: Path) -> None:
     check_same(before, after)
 
 
-def test_nothing_of_a_child_can_be_read_in_a_backup(tmp_path: Path) -> None:
-    back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"), lambda stores: fill(stores, 5))
-    files = [path.read_bytes() for path in (tmp_path / "backup").rglob("*") if path.is_file()]
+def test_nothing_of_a_child_can_be_read_in_a_backup(whole: tuple[Path, Made]) -> None:
+    files = [path.read_bytes() for path in whole[0].rglob("*") if path.is_file()]
     for secret in (large_photo("3")[100:200], b"child 3", AGENCY.encode(), b"PAR1", MODEL_ID.encode()):
         assert not any(secret in data for data in files)
-
-
-def test_from_embedded_stores_into_servers_and_back(
-    tmp_path: Path, postgres_server: Postgres, milvus_server: Milvus, seaweed_server: Seaweed
-) -> None:
-    _, before = back_up(embedded(tmp_path / "old"), str(tmp_path / "backup"), lambda stores: fill(stores, 9))
-    servers = on_servers(tmp_path / "servers", postgres_server, milvus_server, seaweed_server)
-    _, there = bring_back(servers, str(tmp_path / "backup"))
-    check_same(before, there)
-    place = f"s3://127.0.0.1:{seaweed_server.port}/{new_bucket()}/backups/monday"
-    _, still = back_up(servers, place, lambda _: None)
-    check_same(there, still)
-    keys = {"s3_access_key": servers.photos.access_key, "s3_secret_key": servers.photos.secret_key}
-    new = embedded(tmp_path / "new")
-    new = new.model_copy(update={"backup": new.backup.model_copy(update=keys)})
-    _, after = bring_back(new, place)
-    check_same(before, after)
 
 
 class TestMeanwhile:

@@ -15,7 +15,7 @@ from cluster.backup.stores import open_stores
 from cluster.backup.verify import Backup
 from homeward.errors import Conflict
 from tests.cluster.backup.killed import kill_at
-from tests.cluster.backup.test_backup import check_same
+from tests.cluster.backup.whole import check_same
 from tests.cluster.backup.world import KEY, contents, embedded, fill, opened
 from tests.cluster.fakes import MODEL_ID
 

@@ -37,6 +37,7 @@ AGENCY = "agency ä"
 SECRET = hashlib.sha256(b"the operator's key").digest()
 KEY = BackupKey(SECRET)
 PIECE_BYTES = 64 * 1024
+CHILDREN = 14
 MODEL = Model(MODEL_ID, DIMENSION)
 
 
@@ -65,7 +66,7 @@ def backup_settings() -> BackupSettings:
 
 def large_photo(name: str, faces: int = 1) -> bytes:
     """As `fake_photo`, of some kilobytes."""
-    return fake_photo(name, faces) + hashlib.shake_256(name.encode()).digest(5000)
+    return fake_photo(name, faces) + hashlib.shake_256(name.encode()).digest(10_000)
 
 
 def enrol(stores: Stores, name: str, photos: Sequence[bytes], *, faces_most: int = 9, **more: Any) -> str:
@@ -136,7 +137,7 @@ def _delete_photos(stores: Stores, items: Sequence[Item]) -> None:
         stores.photos.delete(one.agency, one.item)
 
 
-def fill(stores: Stores, children: int = 30) -> list[str]:
+def fill(stores: Stores, children: int = CHILDREN) -> list[str]:
     """Children, one of them deleted, one whose erasure is pending; a load that has ended, and settings."""
     found = []
     with stores.gallery(MODEL):  # opened once
