@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ def people(tmp_path: Path) -> None:
         for folder in sorted(path for path in (SHARED / "photos" / "london").iterdir() if path.is_dir())[
             :PEOPLE
         ]:
-            (tmp_path / "people" / folder.name).symlink_to(folder)
+            shutil.copytree(folder, tmp_path / "people" / folder.name)
 
 
 @pytest.fixture
