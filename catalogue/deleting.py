@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -60,6 +61,12 @@ def tombstone_of(connection: sa.Connection, record_id: str) -> Tombstone | None:
     query = sa.select(tombstones).where(tombstones.c.record_id == record_id)
     row = connection.execute(query).mappings().first()
     return None if row is None else Tombstone(**row)
+
+
+def tombstones_of(connection: sa.Connection, record_ids: Iterable[str]) -> dict[str, Tombstone]:
+    """Those of the records that have a tombstone, with it."""
+    found = sql.select_in(connection, sa.select(tombstones), tombstones.c.record_id, record_ids)
+    return {row["record_id"]: Tombstone(**row) for row in found}
 
 
 def _deleted_before(connection: sa.Connection, record_id: str) -> WriteResult:

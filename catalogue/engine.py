@@ -26,6 +26,7 @@ _BUSY_MS = 30_000
 _CONNECT_S = 10
 _POOL_WAIT_S = 30.0
 _PLANNED_S = 300
+_LONG_READING = 0x486F6D6562616B75  # PostgreSQL advisory lock: shared by snapshots, alone for a vacuum
 _WRITE = "homeward_write"  # execution option: this transaction will write
 
 
@@ -61,6 +62,24 @@ class Database:
                 return work(connection)
 
     @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the catalogue throughout, however long it lasts and whoever
+        writes meanwhile. `vacuum` is refused until it ends: on PostgreSQL it would wait for this transaction,
+        and everybody else for it."""
+        engine = self.engine
+        if not self.is_sqlite:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with mapped(), engine.connect() as connection, connection.begin():
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_LONG_READING)))
+            yield connection
+
+    def give_back(self) -> None:
+        """Close the connections that nobody uses now."""
+        self._single.dispose()
+        self.engine.dispose()
+
+    @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes, but takes no rev."""
         with mapped(), self._turn, self._writing.connect() as connection, connection.begin():
@@ -90,9 +109,7 @@ class Database:
                 if self.is_sqlite:
                     _vacuum_sqlite(connection)
                 else:
-                    for table in metadata.sorted_tables:
-                        connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
-                    connection.exec_driver_sql("CHECKPOINT")
+                    _vacuum_postgres(connection)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -181,6 +198,19 @@ def _vacuum_sqlite(connection: sa.Connection) -> None:
             raise StoreUnavailable(
                 "the catalogue is being read; vacuum it again when nobody else uses it", store="catalogue"
             )
+
+
+def _vacuum_postgres(connection: sa.Connection) -> None:
+    if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LONG_READING))).scalar_one():
+        raise StoreUnavailable(
+            "the catalogue is being backed up; vacuum it again when that has ended", store="catalogue"
+        )
+    try:
+        for table in metadata.sorted_tables:
+            connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
+        connection.exec_driver_sql("CHECKPOINT")
+    finally:
+        connection.execute(sa.select(sa.func.pg_advisory_unlock(_LONG_READING)))
 
 
 def _sqlite_connected(connection: Any, _record: object) -> None:

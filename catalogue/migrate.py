@@ -22,7 +22,7 @@ def upgrade(database: Database) -> None:
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}
     with database.reading() as connection:
-        before = _revision(connection)
+        before = revision(connection)
     if before == scripts.get_current_head():
         return
     if before is not None and before not in known:
@@ -46,5 +46,6 @@ def alembic_config() -> Config:
     return config
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def revision(connection: sa.Connection) -> str | None:
+    """The last migration that the database has seen; None without tables."""
     return MigrationContext.configure(connection).get_current_revision()

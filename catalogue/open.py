@@ -9,21 +9,25 @@ from sqlalchemy.exc import ArgumentError
 
 from catalogue.engine import Database, postgres_engine, postgres_single_engine, sqlite_engine
 from catalogue.migrate import upgrade
+from catalogue.restoring import RESTORING
 from catalogue.store import Catalogue
 from homeward.clock import Clock
 from homeward.config import CatalogueSettings
-from homeward.errors import HomewardError, InvalidInput, StoreUnavailable
+from homeward.errors import Conflict, HomewardError, InvalidInput, StoreUnavailable
 
 FILE = "catalogue.db"
 
 
-def open_catalogue(settings: CatalogueSettings, data_dir: Path, *, clock: Clock | None = None) -> Catalogue:
+def open_catalogue(
+    settings: CatalogueSettings, data_dir: Path, *, clock: Clock | None = None, restoring: bool = False
+) -> Catalogue:
     """Open (and create, or migrate) the catalogue.
 
     An empty `settings.uri` is the SQLite file `data_dir`/catalogue.db, readable by this user alone;
     postgresql://user@host:port/database a PostgreSQL server, with the password from
     `settings.password`. Raises `InvalidInput` (CONFIG_INVALID) for another URI, `StoreUnavailable`
-    if the database does not answer, `NotSupported` if a newer Homeward wrote it."""
+    if the database does not answer, `NotSupported` if a newer Homeward wrote it, and `Conflict`
+    (RESTORE_UNFINISHED), unless `restoring`, if a restore was begun in it and has not ended."""
     single: sa.Engine | None = None
     if settings.uri:
         url = _postgres_url(settings)
@@ -41,12 +45,19 @@ def open_catalogue(settings: CatalogueSettings, data_dir: Path, *, clock: Clock 
                 path=str(data_dir),
             ) from error
     database = Database(engine, single)
+    catalogue = Catalogue(database, clock)
     try:
         upgrade(database)
+        if not restoring and catalogue.get_meta(RESTORING) is not None:
+            raise Conflict(
+                "a restore was begun here and has not ended: run homeward backup restore again with the same "
+                "backup, it goes on where it was",
+                code="RESTORE_UNFINISHED",
+            )
     except HomewardError:
-        database.close()
+        catalogue.close()
         raise
-    return Catalogue(database, clock)
+    return catalogue
 
 
 def _postgres_url(settings: CatalogueSettings) -> sa.URL:

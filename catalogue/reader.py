@@ -199,6 +199,11 @@ class CatalogueReader:
         with self._database.reading() as connection:
             return frozenset(reading.read_deleted(connection, record_ids))
 
+    def tombstones(self, record_ids: Iterable[str]) -> dict[str, Tombstone]:
+        """Those of the records that have a tombstone, with it."""
+        with self._database.reading() as connection:
+            return deleting.tombstones_of(connection, record_ids)
+
     def pending_erasures(
         self, store: Store | None = None, record_id: str | None = None, limit: int = _ALL
     ) -> list[Item]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from catalogue import deleting, enrolling, erasing, sql
+from catalogue import deleting, enrolling, erasing, restoring, sql
 from catalogue.engine import Database
 from catalogue.ledger import LoadLedger
 from catalogue.load_types import Lease
 from catalogue.reader import CatalogueReader
+from catalogue.restoring import Gone
+from catalogue.rows import Values
+from catalogue.snapshot import CatalogueSnapshot
 from catalogue.tables import intents, meta, requests
 from catalogue.types import Deletion, Item, RecordUpdate, RecordWrite, Store, WriteResult
 from homeward.clock import Clock, SystemClock
@@ -153,6 +157,36 @@ class Catalogue(CatalogueReader):
         """Forget a setting, if it is there."""
         with self._database.writing() as connection:
             connection.execute(sa.delete(meta).where(meta.c.key == key))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[CatalogueSnapshot]:
+        """One state of all tables, for a backup; others go on writing. `vacuum` is refused meanwhile."""
+        with self._database.snapshot() as connection:
+            yield CatalogueSnapshot(connection)
+
+    def check_empty(self) -> None:
+        """Raise `Conflict` (RESTORE_NOT_EMPTY) unless a backup can be restored into this catalogue."""
+        with self._database.reading() as connection:
+            restoring.check_empty(connection)
+
+    def restore(
+        self,
+        tables: Iterable[tuple[sa.Table, Sequence[Values]]],
+        *,
+        rev: int,
+        gone: Iterable[Gone],
+        mark: str,
+    ) -> None:
+        """Write the rows of a snapshot at `rev` into this catalogue, which has no records, and leave the
+        setting `RESTORING` at `mark`, which refuses everybody else until it is dropped.
+
+        What is `gone`, and what this catalogue has tombstones of, is deleted again. Raises `Conflict`
+        (RESTORE_NOT_EMPTY; RESTORE_IN_USE where other processes use a PostgreSQL catalogue)."""
+        self._database.give_back()
+        with self._database.committing() as revs:
+            restoring.check_alone(revs.connection)
+            restoring.restore(revs, tables, rev=rev, gone=gone, mark=mark)
+            restoring.check_alone(revs.connection)  # who comes later meets the mark
 
     def vacuum(self) -> None:
         """Rewrite what the database keeps, so that no deleted content stays in its files.

@@ -230,6 +230,20 @@ class LoadSettings(_Section):
     s3_secure: bool = Field(True, description="https; false only for a test server on loopback")
 
 
+class BackupSettings(_Section):
+    """Backups: `homeward backup`. Without s3_ keys those of the photo store are used."""
+
+    key: SecretStr | None = Field(None, description="the key that `homeward backup key` made; or its file:")
+    key_file: Path | None = Field(None, description="file with the key; kept apart from the backups")
+    piece_bytes: int = Field(
+        32 * MIB, ge=64 * 1024, le=256 * MIB, description="size of a backup's files; some of them in memory"
+    )
+    s3_access_key: SecretStr | None = Field(None, description="for backups in S3")
+    s3_secret_key: SecretStr | None = None
+    s3_region: str = "us-east-1"
+    s3_secure: bool = Field(True, description="https; false only for a test server on loopback")
+
+
 class Settings(BaseSettings):
     """All of it. `Settings.load` is the one way to get it."""
 
@@ -250,6 +264,7 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     enrol: EnrolSettings = EnrolSettings()
     loads: LoadSettings = LoadSettings()
+    backup: BackupSettings = BackupSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -120,6 +120,16 @@ def check_collection(connection: Connection, name: str, dimension: int) -> dict[
     return described
 
 
+def dimension_of(connection: Connection, name: str) -> int | None:
+    """Components of a collection's templates; None if there is no such collection."""
+    with translated("looking for the collection"), connection.guard():
+        if not connection.client.has_collection(name, timeout=connection.timeout_s):
+            return None
+        described = connection.client.describe_collection(name, timeout=connection.timeout_s)
+    sizes = [field["params"]["dim"] for field in described["fields"] if field["name"] == "template"]
+    return int(sizes[0]) if sizes else None
+
+
 def entities(columns: Columns) -> list[dict[str, Any]]:
     """The rows column by column, as the client's `upsert` takes them: many times faster than row by row."""
     text = DataType.VARCHAR

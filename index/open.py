@@ -6,7 +6,7 @@ from pathlib import Path
 
 from homeward.config import GallerySettings
 from index.gallery import MilvusGallery, collection_name
-from index.milvus import connect
+from index.milvus import connect, dimension_of
 
 
 def open_gallery(settings: GallerySettings, data_dir: Path, model_id: str, dimension: int) -> MilvusGallery:
@@ -20,3 +20,15 @@ def open_gallery(settings: GallerySettings, data_dir: Path, model_id: str, dimen
     except BaseException:
         connection.close()
         raise
+
+
+def stored_dimension(settings: GallerySettings, data_dir: Path, model_id: str) -> int | None:
+    """Components of the templates in a model's gallery; None if there is no such gallery.
+
+    Raises `StoreUnavailable` when Milvus does not answer."""
+    connection = connect(settings, data_dir)
+    try:
+        name = collection_name(settings.collection, model_id)
+        return dimension_of(connection, name if connection.lite is None else connection.lite.in_use(name))
+    finally:
+        connection.close()

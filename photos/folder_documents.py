@@ -1,4 +1,6 @@
-"""Documents in a folder, beside its photos: root/.documents/<folder of the name>/<last part>=."""
+"""Documents in a folder, beside its photos: root/.documents/<folder of the name>/<last part>=.
+
+Without photos beside them they can lie in the folder itself."""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from photos.folder_files import Folder, mapped, names, remove
 class FolderDocuments:
     """`DocumentStore` in the folder of a `FolderPhotoStore`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, area: str = AREA) -> None:
         self._folder = Folder(root)
-        self._area = root / AREA
+        self._area = root / area
 
     def put_document(self, name: str, data: bytes) -> None:
         """See `DocumentStore.put_document`."""

@@ -105,8 +105,8 @@ def mapped(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreUnavailable(
-            f"the photo folder cannot be used ({error.strerror or type(error).__name__}): check that its "
-            "disk has space and that this user may read and write it",
+            f"a folder of photos or documents cannot be used ({error.strerror or type(error).__name__}): "
+            "check that its disk has space and that this user may read and write it",
             store="photos",
             path=str(path),
         ) from error

@@ -8,13 +8,14 @@ from urllib.parse import unquote, urlsplit
 
 from homeward.config import PhotoStoreSettings
 from homeward.errors import InvalidInput
-from photos.documents import DocumentStore
+from photos.documents import AREA, DocumentStore
 from photos.folder import FolderPhotoStore
 from photos.folder_documents import FolderDocuments
 from photos.store import PhotoStore
 
 if TYPE_CHECKING:
     from photos.s3_bucket import S3Bucket
+    from photos.s3_client import Called
 
 
 def open_photo_store(settings: PhotoStoreSettings, data_dir: Path) -> PhotoStore:
@@ -34,15 +35,24 @@ def open_photo_store(settings: PhotoStoreSettings, data_dir: Path) -> PhotoStore
 
 def open_document_store(settings: PhotoStoreSettings, data_dir: Path) -> DocumentStore:
     """Open the documents in the same place as `open_photo_store`, which see."""
-    place = _place(settings, data_dir)
+    return _documents(_place(settings, data_dir), AREA)
+
+
+def open_documents_alone(settings: PhotoStoreSettings, called: Called | None = None) -> DocumentStore:
+    """Open documents that have the place of `settings.uri` to themselves. Raises as `open_photo_store`;
+    errors call the bucket and its settings as `called` says."""
+    return _documents(_place(settings, Path(), called), "")
+
+
+def _documents(place: Path | S3Bucket, area: str) -> DocumentStore:
     if isinstance(place, Path):
-        return FolderDocuments(place)
+        return FolderDocuments(place, area)
     from photos.s3_documents import S3Documents
 
-    return S3Documents(place)
+    return S3Documents(place, area)
 
 
-def _place(settings: PhotoStoreSettings, data_dir: Path) -> Path | S3Bucket:
+def _place(settings: PhotoStoreSettings, data_dir: Path, called: Called | None = None) -> Path | S3Bucket:
     if not settings.uri:
         return data_dir / "photos"
     parts = urlsplit(settings.uri)
@@ -58,7 +68,7 @@ def _place(settings: PhotoStoreSettings, data_dir: Path) -> Path | S3Bucket:
             raise _wrong("of a bucket is s3://host:port/bucket/prefix")
         from photos.s3_bucket import open_bucket
 
-        return open_bucket(settings, parts.netloc, bucket, prefix)
+        return open_bucket(settings, parts.netloc, bucket, prefix, called)
     raise _wrong("begins with file:// or s3://, or is empty")
 
 

@@ -45,12 +45,14 @@ class Start:
     etag: str
 
 
-def open_bucket(settings: PhotoStoreSettings, endpoint: str, name: str, prefix: str) -> S3Bucket:
+def open_bucket(
+    settings: PhotoStoreSettings, endpoint: str, name: str, prefix: str, called: Called | None = None
+) -> S3Bucket:
     """Connect to `endpoint` (host[:port]) and make sure of the bucket, creating it if it is missing.
 
     Raises what `connect` raises, and `StoreUnavailable` if the endpoint does not answer or refuses us.
     """
-    bucket = connect(settings, endpoint, name, prefix)
+    bucket = connect(settings, endpoint, name, prefix, called or _PHOTOS)
     bucket.ensure(settings.region)
     return bucket
 

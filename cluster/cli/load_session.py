@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def check_here() -> None:
-    """Loads are driven from here, over the stores: no server is asked, so naming one is a mistake."""
+    """Loads and backups run here, over the stores: no server is asked, so naming one is a mistake."""
     if state().server is not None:
         raise InvalidInput(
-            "load commands use the stores, not a server: leave --server away, and name the stores by "
+            "this command uses the stores, not a server: leave --server away, and name the stores by "
             "--config, HOMEWARD_* variables or --data-dir",
             code="SERVER_NOT_ASKED",
             field="server",

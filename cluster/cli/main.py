@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli import enrol, operate, records, search
+from cluster.cli.backup import backup_app
 from cluster.cli.exits import exit_code, tell
 from cluster.cli.index import index_app
 from cluster.cli.load import load_app
@@ -74,6 +75,7 @@ app.command()(operate.erase)
 app.command()(operate.status)
 app.command()(operate.doctor)
 app.add_typer(load_app, name="load")
+app.add_typer(backup_app, name="backup")
 app.add_typer(models_app, name="models")
 app.add_typer(workers_app, name="workers")
 app.add_typer(index_app, name="index")
