@@ -15,6 +15,7 @@ MILVUS = (
     "tests/cluster/test_ray_shards.py",
     "tests/index/test_gallery.py",
     "tests/index/test_gallery_server.py",
+    "tests/cluster/backup/test_stores.py",
     "tests/benchmarks/test_filled.py",
 )
 LONG = (
