@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -29,7 +27,6 @@ from homeward.files import write_private
 WRITE_S = 5.0
 STALE_S = 20.0  # a file that is older is of a process that ended
 _SUFFIX = ".prom"
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +48,8 @@ def serving_metrics(address: str, registry: CollectorRegistry, process: str) -> 
 @contextmanager
 def sharing_metrics(address: str, folder: Path, registry: CollectorRegistry, process: str) -> Iterator[None]:
     """Have this process's metrics served at `address`, by itself or by another process that has the same
-    `folder`, while the context lasts. What hinders it is logged: metrics end no process.
+    `folder`, while the context lasts. `process` is its own name there, and a file's. What hinders it is
+    logged: metrics end no process.
 
     Raises `InvalidInput` (ADDRESS_INVALID)."""
     shared = _Shared(address, folder, registry, process)
@@ -68,7 +66,7 @@ class _Shared:
     def __init__(self, address: str, folder: Path, registry: CollectorRegistry, process: str) -> None:
         self._folder = folder
         self._registry = registry
-        self._own = f"{process}-{os.getpid()}" if _NAME.fullmatch(process) else str(os.getpid())
+        self._own = process
         self._page = _Page(address, _Labelled(registry, process), _Neighbours(folder, self._own))
         self.stop = threading.Event()
 
@@ -146,13 +144,13 @@ class _Neighbours(Collector):
         oldest = time.time() - STALE_S
         for file in sorted(self._folder.glob(f"*{_SUFFIX}")):
             with contextlib.suppress(OSError, ValueError):
-                if file.stem == self._own:
+                if file.name == f"{self._own}{_SUFFIX}":
                     continue
                 if file.stat().st_mtime < oldest:
                     file.unlink()
                     continue
                 families = list(text_string_to_metric_families(file.read_text(encoding="utf-8")))
-                yield from _labelled(families, file.stem.rpartition("-")[0])
+                yield from _labelled(families, file.name.removesuffix(_SUFFIX))
 
 
 class _Together(Collector):

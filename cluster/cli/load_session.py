@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def open_driver_here(again: str = "resume") -> Iterator[tuple[Driver, Catalogue,
 
     settings = state().settings
     # Its stderr is the display's.
-    with observed(settings, "load", logs=False), open_driver(settings) as opened:
+    with observed(settings, f"load-{os.getpid()}", logs=False), open_driver(settings) as opened:
         asked = False
 
         def stop(_number: int, _frame: object) -> None:

@@ -50,7 +50,7 @@ class LoadPart:
         self._failure: HomewardError | None = None
         patience = Patience(settings.loads.patience_s, lambda _: nullcontext())
         try:
-            self._stack.enter_context(observed(settings, "loader"))
+            self._stack.enter_context(observed(settings, f"loader-{os.getpid()}"))
             self._loader = patience.do(lambda: self._stack.enter_context(open_loader(settings, spec, lease)))
         except HomewardError as error:
             self._failure = error  # answered for each part: Ray would start this actor again and again
