@@ -120,9 +120,8 @@ class TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
         said = self.fields(record)
-        head = (said.pop(name) for name in ("time", "level", "process", "logger", "message"))
-        rest = (f"{name}={_plain(value)}" for name, value in said.items())
-        line = " ".join((*(str(one) for one in head), *rest))
+        head = [str(said.pop(name)) for name in ("time", "level", "process", "logger", "message")]
+        line = " ".join((*head, *(f"{name}={_plain(value)}" for name, value in said.items())))
         return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 

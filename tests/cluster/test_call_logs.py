@@ -33,7 +33,7 @@ SECRETS = (
 async def test_no_log_holds_what_must_not_be_there(tmp_path: Path) -> None:
     photos = [fake_photo(NAME), fake_photo("two of them", faces=2), b"GIF89a" + NAME.encode() * 9]
     async with watched(tmp_path, level="debug") as server:
-        await _everything(server, photos)
+        assert await _everything(server, photos)
         for shard in list(server.farm.shards):  # and what goes wrong
             await server.farm.stop(shard)
         await _everything(server, photos)
@@ -130,11 +130,11 @@ def test_a_traceback_says_type_and_place_and_no_text(caplog: pytest.LogCaptureFi
         assert "\n" not in line
 
 
-async def _everything(server: Watched, photos: list[bytes]) -> None:
-    """Calls of all kinds, right and wrong; whether they succeed is not the point here."""
+async def _everything(server: Watched, photos: list[bytes]) -> bool:
+    """Calls of all kinds, right and wrong; whether the right ones of them could succeed."""
     client = server.client
     values = fake_template(photos[0], 0).tolist()
-    attributes = records_pb2.RecordAttributes()
+    attributes = records_pb2.Attributes(event_place="place-lindenhof")
     child = enrolling(
         NAME,
         photos,
@@ -164,7 +164,7 @@ async def _everything(server: Watched, photos: list[bytes]) -> None:
     await asyncio.gather(*(_tried(call) for call in calls))
     gone = deletion(record)
     gone.reason, gone.requester = "reason-brombeere", CASE.requester
-    await _tried(client.enrolment.DeleteRecord(gone))
+    return await _tried(client.enrolment.DeleteRecord(gone)) is not None
 
 
 async def _tried(call: Any) -> Any:
