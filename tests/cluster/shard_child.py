@@ -1,6 +1,8 @@
-"""A shard or the controller in a process of its own, without Ray, which would only start it:
-`python -m tests.cluster.shard_child NAME`, where NAME `controller` is the controller's. Settings come from the
-environment; a line is written once it runs, and it ends when it is terminated."""
+"""A shard or the controller in a process of its own, without Ray, which would only start it.
+
+`python -m tests.cluster.shard_child NAME`; the NAME `controller` starts that one. Settings come from the
+environment; a line is written once it runs, and it ends when it is terminated.
+"""
 
 from __future__ import annotations
 

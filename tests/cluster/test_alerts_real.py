@@ -106,7 +106,7 @@ async def becomes_true(watcher: Prometheus, alert: str) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(TRUE_S):
-        while not await asyncio.to_thread(condition):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.5)
 
 
