@@ -17,7 +17,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -214,7 +213,6 @@ class LevelCollector(Collector):
 
 def new_registry() -> CollectorRegistry:
     """A registry with everything that is read; a `PrometheusSink` adds what is counted."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began: as many series again, and nobody asks
     registry = CollectorRegistry()
     registry.register(LevelCollector())
     ProcessCollector(registry=registry)

@@ -27,6 +27,7 @@ from homeward.files import write_private
 WRITE_S = 5.0
 STALE_S = 20.0  # a file that is older is of a process that ended
 _SUFFIX = ".prom"
+_BEGAN = "_created"  # when a series began: as many series again, and nobody asks
 
 _logger = logging.getLogger(__name__)
 
@@ -175,5 +176,10 @@ class _Together(Collector):
 def _labelled(families: Iterable[Metric], process: str) -> Iterator[Metric]:
     for family in families:
         made = Metric(family.name, family.documentation, family.type)
-        made.samples = [one._replace(labels={"process": process, **one.labels}) for one in family.samples]
-        yield made
+        made.samples = [
+            one._replace(labels={"process": process, **one.labels})
+            for one in family.samples
+            if not one.name.endswith(_BEGAN)
+        ]
+        if made.samples or not family.samples:
+            yield made
