@@ -41,7 +41,8 @@ def test_alerts_fire_when_they_should_and_only_then() -> None:
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    fires, rests = set(), set()
+    fires: set[str] = set()
+    rests: set[str] = set()
     for file in CASES.glob("*.yaml"):
         for case in yaml.safe_load(file.read_text())["tests"]:
             for asked in case["alert_rule_test"]:
