@@ -7,6 +7,7 @@ without any, events go nowhere and nothing is read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,6 +104,7 @@ class Reading:
 Sink = Callable[[Operation], None]
 Readings = Callable[[], Iterable[Reading]]
 
+_logger = logging.getLogger(__name__)
 _sinks: list[Sink] = []
 _watched: list[Readings] = []
 
@@ -147,9 +149,12 @@ def watching(read: Readings) -> Iterator[None]:
 
 
 def readings() -> Iterator[Reading]:
-    """How everything watched is now."""
+    """How everything watched is now. What cannot be read is left out."""
     for read in tuple(_watched):
-        yield from read()
+        try:
+            yield from tuple(read())
+        except Exception as error:  # noqa: BLE001 - one part must not cost the page
+            _logger.warning("%s could not be read: %s", read, type(error).__name__)
 
 
 def store_failed(store: str, reason: str) -> None:
