@@ -6,12 +6,15 @@ where it came from.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import IO
 
@@ -22,6 +25,8 @@ from homeward.telemetry import Batched, CallEnded, Operation, PhotoUnused, SelfC
 PACKAGES = ("homeward", "catalogue", "photos", "workers", "index", "cluster")
 _FIELDS = "homeward_fields"  # of a record: what it says besides its message
 _FRAMES = 8
+_TOGETHER_S = 0.25
+_LINES = 1000  # that wait at most
 
 _LEVELS = {
     "INTERNAL": logging.ERROR,
@@ -29,6 +34,7 @@ _LEVELS = {
     "UNAVAILABLE": logging.WARNING,
     "RESOURCE_EXHAUSTED": logging.WARNING,
 }
+_encode = json.JSONEncoder(default=str).encode
 _SAID = frozenset({"OK", "CANCELLED"})
 
 
@@ -59,10 +65,15 @@ class LogSink:
         elif isinstance(event, SelfChecked):
             for name in ("recall", "score_error", "rows_read", "left_out"):
                 fields[name] = getattr(event, name)
-        self._logger.log(level, event.name, extra={_FIELDS: fields})
+        # Not by the logger's own methods, which look for the line of code that called: it is always this one.
+        record = logging.LogRecord(self._logger.name, level, "", 0, event.name, None, None)
+        setattr(record, _FIELDS, fields)
+        self._logger.handle(record)
 
 
 def _level(event: Operation) -> int:
+    if type(event) is Operation and event.outcome in _SAID:  # most of all events
+        return logging.DEBUG
     if isinstance(event, PhotoUnused):
         return logging.DEBUG
     if event.outcome not in _SAID or isinstance(event, StoreFailed):
@@ -73,6 +84,11 @@ def _level(event: Operation) -> int:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1e3, 3)
+
+
+@lru_cache(4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class _Formatter(logging.Formatter):
@@ -88,9 +104,8 @@ class _Formatter(logging.Formatter):
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         """What the line says, in order."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         said: dict[str, object] = {
-            "time": at.replace("+00:00", "Z"),
+            "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "process": self._process,
             "logger": record.name,
@@ -111,7 +126,7 @@ class JsonFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
-        return json.dumps(self.fields(record), default=str)
+        return _encode(self.fields(record))
 
 
 class TextFormatter(_Formatter):
@@ -142,11 +157,56 @@ def where(error: BaseException) -> str:
     return f"{type(error).__name__}{cause} at {' > '.join(frames[-_FRAMES:])}"
 
 
+class _Together(logging.Handler):
+    """Writes the lines of a moment together, from a thread of its own: each write lets go of the interpreter,
+    and whoever serves calls waits to have it back. From a warning on lines are written at once."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+        atexit.register(self.flush)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`, whose lock is held."""
+        try:
+            self._lines.append(self.format(record))
+        except Exception:  # noqa: BLE001 - the library's way: a line that fails costs itself
+            self.handleError(record)
+        if record.levelno >= logging.WARNING or len(self._lines) >= _LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                with suppress(OSError, ValueError):  # nobody reads any more
+                    self._stream.write("\n".join(lines) + "\n")
+                    self._stream.flush()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._end.set()
+        self._thread.join()
+        self.flush()
+        atexit.unregister(self.flush)
+        super().close()
+
+    def _run(self) -> None:
+        while not self._end.wait(_TOGETHER_S):
+            if self._lines:
+                self.flush()
+
+
 @contextmanager
 def logging_to(settings: TelemetrySettings, process: str, stream: IO[str] | None = None) -> Iterator[LogSink]:
     """Have this process log as the settings say, to `stream` (stderr) while the context lasts; what libraries
     say from a warning on. Yields the sink that logs events."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Together(stream or sys.stderr)
     formatter = JsonFormatter if settings.log_format == "json" else TextFormatter
     handler.setFormatter(formatter(process))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -161,5 +221,6 @@ def logging_to(settings: TelemetrySettings, process: str, stream: IO[str] | None
         yield LogSink(logging.getLogger("homeward.calls"))
     finally:
         root.removeHandler(handler)
+        handler.close()
         for one, was in before:
             one.setLevel(was)

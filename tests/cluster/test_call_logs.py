@@ -39,6 +39,7 @@ async def test_no_log_holds_what_must_not_be_there(tmp_path: Path) -> None:
         await _everything(server, photos)
         server.farm.parts.gallery.close()
         await _everything(server, photos)
+        server.lines()
         text = server.logged.getvalue()
     for line in text.splitlines():
         assert isinstance(json.loads(line), dict)
@@ -59,7 +60,7 @@ async def test_one_id_links_server_shards_and_worker(tmp_path: Path, given: str)
         await call
         used = dict(await call.trailing_metadata())[REQUEST_ID_KEY]
         assert (used == given) == (given == "caller-7.A")
-        lines = [line for line in _lines(server) if line.get("request_id") == used]
+        lines = [line for line in server.lines() if line.get("request_id") == used]
     said = [line["message"] for line in lines]
     assert said.count("rpc /homeward.v1.SearchService/Search") == 1
     assert said.count("rpc /homeward.v1.EmbeddingService/Embed") == 1
@@ -79,7 +80,7 @@ async def test_searches_that_share_a_scan_keep_their_ids(tmp_path: Path) -> None
         await asyncio.gather(
             *(server.client.search.Search(request, metadata=((REQUEST_ID_KEY, one),)) for one in ids)
         )
-        scans = [line for line in _lines(server) if line["message"].endswith("/SearchSlots")]
+        scans = [line for line in server.lines() if line["message"].endswith("/SearchSlots")]
     asked = {one for line in scans for one in line.get("request_id", "").split(",")}
     assert ids <= asked
     assert len(scans) < 2 * len(ids)  # some were together
@@ -96,7 +97,7 @@ async def test_each_item_of_a_stream_has_a_line_of_its_own(tmp_path: Path) -> No
         ]
         stream = server.client.search.SearchStream(iter(items), metadata=((REQUEST_ID_KEY, "many"),))
         assert len([answer async for answer in stream]) == 3
-        lines = [line for line in _lines(server) if line["message"] == "search item"]
+        lines = [line for line in server.lines() if line["message"] == "search item"]
     assert {line["request_id"] for line in lines} == {"many.0", "many.1", "many.2"}
     assert all(line["case"] for line in lines)
 
@@ -107,7 +108,7 @@ async def test_a_case_has_one_name_on_all_servers_and_after_a_restart(tmp_path: 
             await server.client.search.Search(
                 search_pb2.SearchRequest(context=CASE, photo=fake_photo("child"))
             )
-            (line,) = [line for line in _lines(server) if line["message"].endswith("Service/Search")]
+            (line,) = [line for line in server.lines() if line["message"].endswith("Service/Search")]
             return str(line["case"])
 
     assert await named() == await named()
@@ -172,10 +173,6 @@ async def _tried(call: Any) -> Any:
         return await call
     except grpc.aio.AioRpcError:
         return None
-
-
-def _lines(server: Watched) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in server.logged.getvalue().splitlines()]
 
 
 def _pieces(photos: list[bytes]) -> Iterator[str]:

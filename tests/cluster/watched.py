@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import logging
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 from prometheus_client.metrics_core import Metric
@@ -40,6 +43,12 @@ class Watched:
     channel: grpc.aio.Channel
     address: str  # of the metrics
     logged: io.StringIO
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged so far, what is about to be written too."""
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return [json.loads(line) for line in self.logged.getvalue().splitlines()]
 
     async def page(self) -> dict[str, Metric]:
         """What Prometheus would read now, by name."""
