@@ -39,7 +39,7 @@ _SAID = frozenset({"OK", "CANCELLED"})
 
 
 class LogSink:
-    """A line for each call, and for each operation that failed; one for every operation at debug."""
+    """A line for each call, and for what failed on its way; one for every operation at debug."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -76,10 +76,12 @@ def _level(event: Operation) -> int:
         return logging.DEBUG
     if isinstance(event, PhotoUnused):
         return logging.DEBUG
+    is_said = isinstance(event, SelfChecked | StoreFailed)
+    if not is_said and not (event.request_id or current_ids()):  # what is tried again and again by itself
+        return logging.DEBUG
     if event.outcome not in _SAID or isinstance(event, StoreFailed):
         return _LEVELS.get(event.outcome, logging.INFO)
-    for_somebody = isinstance(event, CallEnded) and event.request_id
-    return logging.INFO if for_somebody or isinstance(event, SelfChecked) else logging.DEBUG
+    return logging.INFO if is_said or isinstance(event, CallEnded) else logging.DEBUG
 
 
 def _ms(seconds: float) -> float:

@@ -57,6 +57,7 @@ async def test_stopping_a_shard_s3_and_milvus_each_makes_its_alert_true(
             "HOMEWARD_INDEX__TOKEN": "only-for-tests",
             "HOMEWARD_TELEMETRY__METRICS_ADDRESS": for_shards,
             "HOMEWARD_TELEMETRY__STORE_CHECK_S": "1",
+            "HOMEWARD_TELEMETRY__LOG_LEVEL": "error",
             "HOMEWARD_SERVER__METRICS_ADDRESS": for_server,
             "HOMEWARD_INDEX__SELF_CHECK_SHARE": "1",
         }
