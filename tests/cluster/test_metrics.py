@@ -55,13 +55,13 @@ def of_a_load(tmp_path_factory: pytest.TempPathFactory, server: Watched) -> dict
                 pages.append(page(server.address))
 
     source = tmp_path_factory.mktemp("archive")
-    tree = {f"{one}/0.png": fake_photo(f"load {one}") for one in range(12)} | {"bad/0.png": b"no photo"}
+    tree = {f"{one}/0.png": fake_photo(f"load {one}") for one in range(12)} | {"0/bad.png": b"no photo"}
     as_folder(tree, source)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("cluster.load.drive._SHOW_S", 0.01)
         world = fast.World(monkeypatch, tmp_path_factory.mktemp("loaded"))
         world.display = Looking()
-        world.model.before = lambda _: time.sleep(0.1)
+        world.model.before = lambda _: time.sleep(0.2)
         world.start("march", source)
     assert pages
     return pages[-1]
