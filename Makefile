@@ -25,6 +25,7 @@ $(STAMP): requirements/dev.txt requirements/helm.txt pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
 	@$(BIN)/python scripts/google_protos.py
 	@$(BIN)/python scripts/get_helm.py
+	@$(BIN)/python scripts/get_promtool.py
 	@touch $@
 
 demo: setup ## Enrol real photos among 100,000 distractors and search them (PHOTOS=folder for your own)

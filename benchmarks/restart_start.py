@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 EXACT = "exact"
 _AGAIN_S = 0.02
 _START_S = 1800.0
-_METRIC = re.compile(r'homeward_operation_seconds_(sum|count)\{operation="([^"]+)",outcome="OK"\} (\S+)')
+_METRIC = re.compile(
+    r'homeward_operation_seconds_(sum|count)\{operation="([^"]+)",outcome="OK",process="server"\} (\S+)'
+)
 
 
 @dataclass(frozen=True, slots=True)

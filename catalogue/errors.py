@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import exc
 
 from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput, StoreUnavailable
+from homeward.telemetry import store_failed
 
 _STORE = "catalogue"
 _DAMAGE = ("malformed", "not a database", "corrupt")
@@ -19,7 +20,10 @@ def mapped() -> Iterator[None]:
     try:
         yield
     except exc.SQLAlchemyError as error:
-        raise map_error(error) from error
+        meant = map_error(error)
+        if isinstance(meant, StoreUnavailable):
+            store_failed(_STORE, type(error).__name__)
+        raise meant from error
 
 
 def map_error(error: exc.SQLAlchemyError) -> HomewardError:

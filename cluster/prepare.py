@@ -14,6 +14,7 @@ from catalogue.types import ENROLLED, FaceWrite, PhotoWrite
 from cluster.choice import choose_faces
 from homeward.errors import InvalidInput, PhotoReason, PhotoRejected
 from homeward.ids import face_id, photo_sha256
+from homeward.telemetry import PhotoUnused, emit
 from homeward.types import Face, PhotoFaces, PhotoNote
 from workers.embedding import Embedding
 
@@ -90,6 +91,8 @@ async def prepare(uploads: Sequence[Upload], record_id: str, embedding: Embeddin
         upload, result = uploads[position], results[sha256]
         outcome = _outcome(sha256, upload.note, result)
         outcomes[sha256] = outcome
+        if outcome.code != ENROLLED:
+            emit(PhotoUnused("enrol photo", "OK", 0.0, reason=outcome.code))
         if not isinstance(result, PhotoRejected) or result.reason not in NOT_KEPT:
             seen = None if isinstance(result, Exception) else result
             write = _write(outcome, upload, seen, record_id, embedding.model_id)

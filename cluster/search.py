@@ -29,6 +29,7 @@ from cluster.search_types import (
 )
 from cluster.searchlog import body_of
 from homeward.batching import StagedBatcher
+from homeward.call_context import CaseHash, note_case, note_stages
 from homeward.errors import Conflict, InvalidInput, PhotoReason, PhotoRejected, Unavailable
 from homeward.ids import check_id, photo_sha256
 from homeward.types import Face, Filter, PhotoFaces, Query
@@ -46,8 +47,10 @@ Result = TypeVar("Result")
 class Searcher:
     """Searches and compares over composed parts. For one event loop; blocking work never runs on it."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, cases: CaseHash | None = None) -> None:
+        """`cases` names the case of a call in logs."""
         self._parts = parts
+        self._cases = cases or CaseHash()
         self._settings = parts.settings.search
         self._lookup = Lookup(parts.catalogue)
         self._is_open = False
@@ -61,6 +64,11 @@ class Searcher:
             weigh=lambda job: sum(len(query.templates) for query in job.queries),
             weight_max=self._settings.batch_max,
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether searches are answered."""
+        return self._is_open
 
     def open(self) -> None:
         """The index is loaded; until then every search is refused."""
@@ -88,10 +96,12 @@ class Searcher:
         """
         self._check_open()
         check_context(request.context)
+        note_case(self._cases(request.context.case_reference))
         k, evidence = check_limits(request, self._settings)
         min_score = least_score(request, self._parts.calibration)
         wanted = await self._filter(request)
         seconds: dict[str, float] = {}
+        note_stages(seconds)
         if request.min_rev:
             with _timed("wait", seconds):
                 await self._reach(request.min_rev, wait_s)
@@ -135,6 +145,7 @@ class Searcher:
         """
         self._check_open()
         check_context(context)
+        note_case(self._cases(context.case_reference))
         for photo, field in zip(photos, ("first", "second"), strict=True):
             if not photo:
                 raise InvalidInput(f"{field}: a photo is required", field=field)

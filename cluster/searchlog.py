@@ -21,6 +21,7 @@ from typing import Any, NewType, Self
 
 from homeward.clock import Clock, SystemClock
 from homeward.errors import StoreUnavailable
+from homeward.telemetry import store_failed
 
 MIB = 1024 * 1024
 ORIGIN = "0" * 64  # what the first line of all carries as its predecessor's hash
@@ -275,6 +276,7 @@ def _write_all(handle: int, data: bytes | bytearray) -> None:
 
 
 def _refusal(error: OSError) -> StoreUnavailable:
+    store_failed("search log", type(error).__name__)
     return StoreUnavailable(
         f"the search log cannot be written ({error.strerror}); without it no search is answered: free "
         "space or mend the permissions of the data folder",

@@ -7,10 +7,8 @@ own process, so that losing Ray loses no search.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,21 +16,23 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, start_http_server
 
+from cluster.case_names import case_names
 from cluster.compose import Parts, compose
-from cluster.listen import bind, bind_health, channel_options, server_credentials, split_address
+from cluster.listen import bind, bind_health, channel_options, server_credentials
 from cluster.rpc.enrolment_servicer import EnrolmentServicer
 from cluster.rpc.interceptors import CallInterceptor
 from cluster.rpc.operations_servicer import OperationsServicer
 from cluster.rpc.search_servicer import SearchServicer
 from cluster.search import Searcher
 from cluster.self_check import check_searches
+from cluster.server_readings import ServerReadings
 from cluster.startup import follow, load_index, snapshot, sweep
+from cluster.store_checks import StoreChecks
 from homeward.config import Settings
-from homeward.errors import Unavailable
 from homeward.memory import settled
-from homeward.telemetry import LogSink, PrometheusSink, sinks
+from homeward.observed import observed_server
+from homeward.telemetry import watching
 from homeward.v1 import (
     enrolment_pb2,
     enrolment_pb2_grpc,
@@ -54,8 +54,6 @@ SERVICES = tuple(
 LIVE = "homeward.live"  # of health: SERVING while the event loop answers, whatever the index does
 
 OpenParts = Callable[[Settings], AbstractAsyncContextManager[Parts]]
-
-_logger = logging.getLogger(__name__)
 
 
 class RunningServer:
@@ -106,9 +104,12 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
     """
     server_credentials(settings.server)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_telemetry(settings))
+        stack.enter_context(observed_server(settings))
         parts = await stack.enter_async_context(open_parts(settings))
-        searcher = Searcher(parts)
+        names = await asyncio.get_running_loop().run_in_executor(
+            parts.blocking, case_names, settings, parts.catalogue
+        )
+        searcher = Searcher(parts, names)
         stack.push_async_callback(searcher.close)
         server = grpc.aio.server(
             interceptors=[CallInterceptor(settings.server.deadline_s)],
@@ -119,6 +120,9 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         stack.push_async_callback(enrolment.close)
         _add_services(server, parts, enrolment, searcher)
         running = RunningServer(server, parts, searcher)
+        checks = StoreChecks(parts)
+        stack.enter_context(watching(checks.readings))
+        stack.enter_context(watching(ServerReadings(parts, searcher)))
         background: list[asyncio.Task[None]] = []
         stack.push_async_callback(_end, background)
         await running.start()
@@ -129,6 +133,7 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
         background.append(asyncio.create_task(sweep(parts), name="sweep"))
         background.append(asyncio.create_task(snapshot(parts), name="snapshot"))
         background.append(asyncio.create_task(check_searches(parts.self_check), name="self-check"))
+        background.append(asyncio.create_task(checks.run(), name="store-checks"))
         await running.open()
         yield running
 
@@ -164,28 +169,6 @@ def _add_services(
             (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
             server,
         )
-
-
-@contextlib.contextmanager
-def _telemetry(settings: Settings) -> Iterator[None]:
-    registry = CollectorRegistry()
-    page = None
-    if settings.server.metrics_address:
-        host, port = split_address(settings.server.metrics_address)
-        try:
-            page, _ = start_http_server(port, addr=host, registry=registry)
-        except OSError as error:
-            raise Unavailable(
-                f"cannot serve metrics on {settings.server.metrics_address} ({error.strerror})",
-                code="ADDRESS_IN_USE",
-            ) from error
-    try:
-        with sinks(LogSink(_logger), PrometheusSink(registry)):
-            yield
-    finally:
-        if page is not None:
-            page.shutdown()
-            page.server_close()
 
 
 def _restrict_socket(address: str) -> None:

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,8 +23,10 @@ from cluster.snapshot_writer import SnapshotWriter
 from homeward.batching import MicroBatcher
 from homeward.config import Settings
 from homeward.errors import HomewardError, Unavailable
+from homeward.telemetry import Level, Reading
 from homeward.types import Query
 from index.columns import Bool, Columns
+from index.index_readings import index_readings
 from index.merge import Partial
 from index.placement import SLOTS, slot_of
 from index.reference import check_query
@@ -145,6 +147,14 @@ class ShardNode:
             model_id=self.model_id,
             dimension=self.dimension,
         )
+
+    def readings(self) -> Iterator[Reading]:
+        """For metrics; from any thread."""
+        held, shard_map = self._follower.held, self._map
+        wanted, ready = shard_map.wanted_of(self._name), shard_map.ready_of(self._name)
+        states = {"ready": held & ready, "loading": wanted & ~ready, "leaving": held & ~wanted & ~ready}
+        yield from index_readings(self._index, states, self._follower.confirmed_at)
+        yield Reading(Level.READY, float(may_serve(shard_map, self._name, self._incarnation)))
 
     def _scan(self, batch: Sequence[_Asked]) -> list[_Found | Exception]:
         """Those that ask for the same slots share a pass."""

@@ -23,6 +23,8 @@ from cluster.snapshot_writer import SnapshotWriter
 from homeward.clock import SystemClock
 from homeward.config import Settings
 from homeward.errors import HomewardError
+from homeward.observed import observed
+from homeward.telemetry import watching
 from index.open import open_gallery
 from index.shard_service import serving
 from index.warm_up import compile_kernels
@@ -50,6 +52,7 @@ async def serving_shard(
     """Open the stores, listen on a port of `host`, enter the shard; serve while the context lasts."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
+        stack.enter_context(observed(settings, name))
         store = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="open"))
         catalogue = await loop.run_in_executor(store, open_catalogue, settings.catalogue, settings.data_dir)
         stack.callback(catalogue.close)
@@ -90,6 +93,7 @@ async def serving_shard(
                     share=shard.first_slots,
                 )
             )
+        stack.enter_context(watching(shard.readings))
         shard.open()
         stack.push_async_callback(shard.close)
         address = await stack.enter_async_context(
@@ -129,6 +133,7 @@ async def controlling(
     """Write the shard map while the context lasts."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
+        stack.enter_context(observed(settings, "shard-controller"))
         store = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="store"))
         catalogue = await loop.run_in_executor(store, open_catalogue, settings.catalogue, settings.data_dir)
         stack.callback(catalogue.close)

@@ -7,19 +7,22 @@ waits (up to `batch_max`) is the next batch. Items whose caller has gone are dro
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
-from homeward.errors import Overloaded, Unavailable
+from homeward.call_context import current_ids, working_for
+from homeward.errors import HomewardError, Overloaded, Unavailable
+from homeward.telemetry import Batched, Level, Reading, emit, watch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Results: TypeAlias = Sequence[Result | Exception]
-_Batch: TypeAlias = list[tuple[Item, "asyncio.Future[Result]"]]
+_Batch: TypeAlias = list[tuple[Item, "asyncio.Future[Result]", str]]  # the last: for which calls
 
 
 class MicroBatcher(Generic[Item, Result]):
@@ -48,9 +51,10 @@ class MicroBatcher(Generic[Item, Result]):
         self._name = name
         self._weigh = weigh
         self._weight_max = weight_max
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result], str]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
+        self._unwatch = watch(self._readings)
 
     @property
     def waiting(self) -> int:
@@ -67,7 +71,7 @@ class MicroBatcher(Generic[Item, Result]):
                 queue=self._name,
             )
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, current_ids()))
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run(), name=f"batcher-{self._name}")
         return await future
@@ -75,20 +79,25 @@ class MicroBatcher(Generic[Item, Result]):
     async def close(self) -> None:
         """Refuse new items and wait until those accepted are done."""
         self._closed = True
+        self._unwatch()
         if self._runner is not None:
             await asyncio.gather(self._runner, return_exceptions=True)
+
+    def _readings(self) -> Iterator[Reading]:
+        yield Reading(Level.QUEUE, len(self._waiting), self._name)
+        yield Reading(Level.QUEUE_LIMIT, self._queue_max, self._name)
 
     def _take(self) -> _Batch[Item, Result]:
         batch: _Batch[Item, Result] = []
         weight = 0
         while self._waiting and len(batch) < self._batch_max:
-            item, future = self._waiting[0]
+            item, future, ids = self._waiting[0]
             weight += self._weigh(item)
             if batch and self._weight_max is not None and weight > self._weight_max:
                 break
             self._waiting.popleft()
             if not future.done():
-                batch.append((item, future))
+                batch.append((item, future, ids))
         return batch
 
     async def _run(self) -> None:
@@ -97,17 +106,34 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def _begin(self, batch: _Batch[Item, Result]) -> None:
         """Work on a batch; returns when the next one may be formed."""
-        await self._finish(batch, self._work, [item for item, _ in batch])
+        await self._finish(batch, self._work, [item for item, _, _ in batch])
 
     async def _finish(
         self, batch: _Batch[Item, Result], work: Callable[..., Results[Result]], *given: object
     ) -> None:
         results: Results[Result]
+        started = time.perf_counter()
+        outcome, reason = "OK", ""
+        ids = [each for _, _, each in batch]
+
+        def in_thread() -> Results[Result]:
+            with working_for(ids):
+                return work(*given)
+
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._executor, work, *given)
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, in_thread)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
+            outcome = "FAILED"
+            reason = str(error.code) if isinstance(error, HomewardError) else "INTERNAL"
+        spent = time.perf_counter() - started
+        with working_for(ids):
+            emit(
+                Batched(
+                    f"{self._name} batch", outcome, spent, reason=reason, queue=self._name, items=len(batch)
+                )
+            )
+        for (_, future, _), result in zip(batch, results, strict=True):
             if future.done():
                 continue
             if isinstance(result, Exception):
@@ -161,7 +187,7 @@ class StagedBatcher(MicroBatcher[Item, Result]):
             if not may_go_on.done():
                 may_go_on.set_result(None)
 
-        items = [item for item, _ in batch]
+        items = [item for item, _, _ in batch]
         told = partial(loop.call_soon_threadsafe, go_on)
         ending = asyncio.create_task(self._finish(batch, self._staged, items, told), name="batch-ending")
         self._ending.add(ending)

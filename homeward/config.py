@@ -55,6 +55,24 @@ class ServerSettings(_Section):
     metrics_address: str = Field("", description="host:port of Prometheus' page; empty: none")
 
 
+class TelemetrySettings(_Section):
+    """What processes say of themselves."""
+
+    log_format: str = Field("text", pattern="^(text|json)$", description="lines for people, or JSON")
+    log_level: str = Field(
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="info: a line for each call; warning: what is wrong; debug: every stage",
+    )
+    case_key: SecretStr | None = Field(
+        None, description="of the hash that names cases; empty: the catalogue's"
+    )
+    metrics_address: str = Field(
+        "", description="host:port of the page that shards, workers and loads of a machine share; empty: none"
+    )
+    store_check_s: float = Field(15.0, ge=0, description="how often a server asks its stores; 0: never")
+
+
 class CatalogueSettings(_Section):
     """SQL: empty means SQLite in the data folder; else a PostgreSQL URI without password."""
 
@@ -256,6 +274,7 @@ class Settings(BaseSettings):
         description="the embedded stores, the search log, models",
     )
     server: ServerSettings = ServerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     photos: PhotoStoreSettings = PhotoStoreSettings()
     gallery: GallerySettings = GallerySettings()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from pydantic import SecretStr
 
-from homeward.errors import InvalidInput, PermissionRefused, Unavailable
+from homeward.call_context import enter_inner_call, metadata_value
+from homeward.errors import HomewardError, InvalidInput, PermissionRefused, Unavailable
 from homeward.status import code_of, status_of, trailing_metadata
+from homeward.telemetry import CallEnded, emit
 
 STOP_S = 10.0  # how long running calls may end
 _METADATA_KEY = "authorization"
@@ -127,24 +130,36 @@ class _Guard(grpc.aio.ServerInterceptor):
         # Every method of the services is unary.
         behaviour: Any = handler.unary_unary
         parse: Any = handler.request_deserializer
+        name = f"rpc {handler_call_details.method}"
 
         # gRPC hands the bytes over unparsed: bytes that are no message are the caller's mistake, not ours,
         # and nobody without the token gets as far as the parser.
         async def call(raw: bytes, context: Context) -> Any:
+            started = time.perf_counter()
+            ids = enter_inner_call(metadata_value(context.invocation_metadata())).request_id
+            outcome, reason, incident = "CANCELLED", "", ""
             try:
                 self._check(context)
                 try:
                     request = parse(raw)
                 except DecodeError as error:
                     raise InvalidInput("the request is no message of this method") from error
-                return await behaviour(request, context)
+                answer = await behaviour(request, context)
+                outcome = "OK"
             except Exception as error:  # noqa: BLE001 - the one place that maps them
-                status, _ = status_of(error)
+                status, incident = status_of(error)
                 code = code_of(status)
                 if isinstance(error, PermissionRefused):
                     code = grpc.StatusCode.UNAUTHENTICATED
                     status.code = int(code.value[0])
+                outcome = code.name
+                reason = str(error.code) if isinstance(error, HomewardError) else "INTERNAL"
                 await context.abort(code, status.message, trailing_metadata(status))
+            else:
+                return answer
+            finally:
+                spent = time.perf_counter() - started
+                emit(CallEnded(name, outcome, spent, request_id=ids, reason=reason, incident=incident))
 
         return grpc.unary_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
 

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from homeward import errors
 from homeward.errors import HomewardError, Overloaded, PhotoReason, PhotoRejected
+from homeward.logs import where
 
 DOMAIN = "homeward"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -79,7 +80,7 @@ def status_of(error: Exception) -> tuple[status_pb2.Status, str]:
         return _expected(error), ""
     incident = secrets.token_hex(8)
     # Type and place only: the text of a foreign exception may quote the request.
-    _logger.error("incident %s: %s", incident, _where(error))
+    _logger.error("incident %s: %s", incident, where(error))
     status = status_pb2.Status(
         code=_number(grpc.StatusCode.INTERNAL),
         message=f"Homeward failed unexpectedly; tell the operator incident {incident}",
@@ -172,16 +173,6 @@ def _bare(code: grpc.StatusCode, message: str) -> HomewardError:
     if issubclass(kind, Overloaded):
         return Overloaded(message or "the server is busy; try again shortly")
     return kind(message or f"the server answered {code.name}", code=reason)
-
-
-def _where(error: Exception) -> str:
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    cause = f" from {type(error.__cause__).__name__}" if error.__cause__ else ""
-    return f"{type(error).__name__}{cause} at {' > '.join(frames[-8:])}"
 
 
 def _printable(text: str, limit: int) -> str:

@@ -1,34 +1,57 @@
-"""What the code says about itself: one typed event, and the sinks that turn it into logs and metrics.
+"""What the code says about itself: typed events as things happen, and readings of how things are.
 
-An event never holds a photo, a template, a name, a case or a secret: only what was done, how it
-ended and how long it took. Sinks are added by whoever composes the process; without any, events go
-nowhere.
+Neither holds a photo, a template, a name, a case's reference or a secret: only what was done, how it ended
+and how long it took. Sinks (`homeward.metrics`, `homeward.logs`) are added by whoever composes the process;
+without any, events go nowhere and nothing is read.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """Something ended."""
 
-    name: str  # "rpc /homeward.v1.SearchService/Search", "search scan", ...: a small, fixed set
-    outcome: str  # "OK" or a gRPC status name
+    name: str  # "search scan", "shard search", ...: a small, fixed set
+    outcome: str  # "OK", FAILED, or a gRPC status name
     seconds: float
     request_id: str = ""
     reason: str = ""  # the error's stable code
     incident: str = ""  # names the log entry of an unexpected failure
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded(Operation):
+    """A call over gRPC, or one item of a stream: each has a line in the log."""
+
+    case: str = ""  # keyed hash of its case's reference
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Batched(Operation):
+    """A queue's batch was worked on."""
+
+    queue: str = ""
+    items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed(Operation):
+    """A store did not do what it was asked for."""
+
+    store: str = ""  # catalogue, gallery, photos, ...
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoUnused(Operation):
+    """A photo that was to be enrolled gave no template; `reason` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +64,49 @@ class SelfChecked(Operation):
     left_out: int = 0  # records that changed since the answer
 
 
-Sink = Callable[[Operation], None]
+class Level(StrEnum):
+    """What can be read at any time. `homeward.metrics` says what each is, and by what it is told apart."""
 
+    READY = "homeward_ready"
+    QUEUE = "homeward_queue_items"
+    QUEUE_LIMIT = "homeward_queue_limit_items"
+    INDEX_ROWS = "homeward_index_rows"
+    INDEX_RECORDS = "homeward_index_records"
+    INDEX_REV = "homeward_index_rev"
+    INDEX_LAG = "homeward_index_lag_seconds"
+    INDEX_SLOTS = "homeward_index_slots"
+    SHARDS = "homeward_shards"
+    SLOTS = "homeward_slots"
+    MISSING_REPLICAS = "homeward_missing_slot_replicas"
+    EMBEDDING_WORKERS = "homeward_embedding_workers"
+    STORE_UP = "homeward_store_up"
+    LOAD_PHOTOS = "homeward_load_photos"
+    LOAD_PARTS = "homeward_load_parts"
+    LOAD_WAITING = "homeward_load_waiting_photos"
+    LOAD_LOADERS = "homeward_load_loaders"
+    LOAD_HELD_BACK = "homeward_load_held_back"
+    LOAD_STAGE_PHOTOS = "homeward_load_stage_photos"
+    LOAD_STAGE_SECONDS = "homeward_load_stage_seconds"
+    LOAD_FACES = "homeward_load_faces"
+    LOAD_REJECTED = "homeward_load_rejected_photos"
+    GPU_MEMORY = "homeward_gpu_memory_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How something is now."""
+
+    level: Level
+    value: float
+    label: str = ""  # the one word by which its kind is told apart, of a small, fixed set
+
+
+Sink = Callable[[Operation], None]
+Readings = Callable[[], Iterable[Reading]]
+
+_logger = logging.getLogger(__name__)
 _sinks: list[Sink] = []
+_watched: list[Readings] = []
 
 
 def emit(event: Operation) -> None:
@@ -63,102 +126,37 @@ def sinks(*added: Sink) -> Iterator[None]:
             _sinks.remove(sink)
 
 
-class LogSink:
-    """One line of JSON per event."""
+def watch(read: Readings) -> Callable[[], None]:
+    """Have `read` called, from any thread, whenever somebody wants to know how things are, until what this
+    returns is called. It must not block."""
+    _watched.append(read)
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    def end() -> None:
+        if read in _watched:
+            _watched.remove(read)
 
-    def __call__(self, event: Operation) -> None:
-        """Log the event; what is empty is left out."""
-        if not self._logger.isEnabledFor(logging.INFO):
-            return
-        line: dict[str, str | float] = {
-            "operation": event.name,
-            "outcome": event.outcome,
-            "ms": round(event.seconds * 1e3, 3),
-        }
-        for name in ("request_id", "reason", "incident"):
-            if value := getattr(event, name):
-                line[name] = value
-        if isinstance(event, SelfChecked):
-            for name in ("recall", "score_error", "rows_read", "left_out"):
-                line[name] = getattr(event, name)
-        self._logger.info("%s", json.dumps(line))
+    return end
 
 
-class PrometheusSink:
-    """Durations and reasons of failure, by operation; what the self-check found."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._seconds = Histogram(
-            "homeward_operation_seconds",
-            "How long operations took.",
-            ("operation", "outcome"),
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self._failures = Counter(
-            "homeward_operation_failures",
-            "Operations that ended in an error, by its reason code.",
-            ("operation", "reason"),
-            registry=registry,
-        )
-        self._self_checks = _SelfCheckMetrics(registry)
-        self._of: dict[tuple[str, str], Histogram] = {}  # looking one up by its labels takes longer than it
-
-    def __call__(self, event: Operation) -> None:
-        """Count the event."""
-        seconds = self._of.get((event.name, event.outcome))
-        if seconds is None:
-            seconds = self._of[event.name, event.outcome] = self._seconds.labels(event.name, event.outcome)
-        seconds.observe(event.seconds)
-        if event.reason:
-            self._failures.labels(event.name, event.reason).inc()
-        if isinstance(event, SelfChecked):
-            self._self_checks.count(event)
+@contextmanager
+def watching(read: Readings) -> Iterator[None]:
+    """As `watch`, while the context lasts."""
+    end = watch(read)
+    try:
+        yield
+    finally:
+        end()
 
 
-class _SelfCheckMetrics:
-    """Gauges have no value until a first search was recomputed: 0 would be an alarm, 1 a lie."""
+def readings() -> Iterator[Reading]:
+    """How everything watched is now. What cannot be read is left out."""
+    for read in tuple(_watched):
+        try:
+            yield from tuple(read())
+        except Exception as error:  # noqa: BLE001 - one part must not cost the page
+            _logger.warning("%s could not be read: %s", read, type(error).__name__)
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._recall = Gauge(
-            "homeward_self_check_recall_ratio",
-            "Recall of the search recomputed last, 0 to 1.",
-            registry=registry,
-        )
-        self._error = Gauge(
-            "homeward_self_check_score_error_max",
-            "Largest difference of a served score from the recomputed one since the start.",
-            registry=registry,
-        )
-        self._searches = Counter(
-            "homeward_self_check_searches", "Searches recomputed from Milvus.", registry=registry
-        )
-        self._differing = Counter(
-            "homeward_self_check_differing_searches",
-            "Recomputed searches whose answer had been another.",
-            registry=registry,
-        )
-        self._left_out = Counter(
-            "homeward_self_check_left_out_records",
-            "Records not compared because they had changed since the answer.",
-            registry=registry,
-        )
-        self._rows = Counter(
-            "homeward_self_check_read_rows", "Rows read from Milvus to recompute searches.", registry=registry
-        )
-        self._largest = 0.0
-        self._recall.set(math.nan)
-        self._error.set(math.nan)
 
-    def count(self, event: SelfChecked) -> None:
-        """Take one check in."""
-        self._largest = max(self._largest, event.score_error)
-        self._recall.set(event.recall)
-        self._error.set(self._largest)
-        self._searches.inc()
-        self._differing.inc(event.outcome != "OK")
-        self._left_out.inc(event.left_out)
-        self._rows.inc(event.rows_read)
+def store_failed(store: str, reason: str) -> None:
+    """Tell that a store did not do what it was asked for."""
+    emit(StoreFailed(f"store {store}", "UNAVAILABLE", 0.0, reason=reason, store=store))

@@ -24,6 +24,7 @@ from pymilvus.grpc_gen.common_pb2 import ConsistencyLevel
 
 from homeward.config import GallerySettings
 from homeward.errors import Corrupt, StoreUnavailable
+from homeward.telemetry import store_failed
 from index.columns import COLUMN_NAMES, INTEGER_COLUMNS, Columns, empty, hex_ids, id_words
 from index.lite import LiteFolder, open_folder
 
@@ -63,6 +64,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError, OSError, RuntimeError, ValueError, TypeError) as error:
         reason = getattr(error, "message", "") or str(error) or type(error).__name__
+        store_failed("gallery", type(error).__name__)
         raise StoreUnavailable(
             f"Milvus failed while {doing}: {str(reason).splitlines()[0][:300]}; check that it runs and "
             "has room",

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput, Overloaded, Unavailable
 from homeward.ids import check_id
 from homeward.status import status_code
-from homeward.telemetry import Operation, emit
+from homeward.telemetry import Operation, Reading, emit
 from homeward.types import CandidateList, Query
 from index.columns import Bool, Columns
 from index.fan_out import MOVED, Answer, FanOut, Hedges, cancelled
@@ -178,6 +178,10 @@ class Router:
         finally:
             await cancelled(*calls)
         return not (behind & ~reached).any()
+
+    def readings(self) -> Iterator[Reading]:
+        """How the shards are, as far as this server knows without asking; from any thread."""
+        return self._routes.readings()
 
     async def status(self) -> RouterStatus:
         """How the shards are; asks each."""

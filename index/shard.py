@@ -84,6 +84,11 @@ class Shard:
         return self._view.records
 
     @property
+    def slot_rows(self) -> _Int64:
+        """(SLOTS,) live rows of each slot. Not to be changed."""
+        return self._view.slot_rows
+
+    @property
     def rev(self) -> int:
         """The catalogue's rev up to which its changes are contained."""
         return self._view.rev

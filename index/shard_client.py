@@ -13,6 +13,7 @@ from typing import cast
 import grpc
 from pydantic import SecretStr
 
+from homeward.call_context import Metadata, call_metadata
 from homeward.errors import (
     Corrupt,
     DeadlineExceeded,
@@ -74,7 +75,7 @@ class ShardClient:
     ) -> None:
         self.placed = placed
         self._called = f"shard {placed.name} at {placed.address}"
-        self._metadata = bearer(token)
+        self._token = bearer(token)
         self._model_id = model_id
         self._dimension = dimension
         self._in_flight_max = in_flight_max
@@ -87,6 +88,10 @@ class ShardClient:
         self._in_flight = 0
         self._failures = 0  # since the last answer that took work
         self._probe_at: float | None = None
+
+    @property
+    def _metadata(self) -> Metadata:
+        return (*self._token, *call_metadata())
 
     @property
     def up(self) -> bool:

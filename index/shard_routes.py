@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Executor
 
 import numpy as np
 
 from homeward.errors import HomewardError
+from homeward.telemetry import Level, Reading
 from index.columns import Bool
 from index.placement import SLOTS
 from index.shard_client import ShardClient
@@ -90,6 +91,23 @@ class ShardRoutes:
                 self._routes.clear()
             self._routes[usable] = assign(self._map, usable)
         return self._routes[usable]
+
+    def readings(self) -> Iterator[Reading]:
+        """How the shards are, from any thread. One that holds nothing of what it is to hold is silent too:
+        the controller has given it up."""
+        shard_map, clients = self._map, dict(self._clients)
+        usable = {name for name, client in clients.items() if client.up}
+        answering = {name for names in shard_map.ready for name in names} & usable
+        idle = {shard.name for shard in shard_map.shards} - {
+            name for names in shard_map.wanted for name in names
+        }
+        up = answering | (idle & usable)
+        yield Reading(Level.SHARDS, len(up), "up")
+        yield Reading(Level.SHARDS, len(shard_map.shards) - len(up), "silent")
+        uncovered = int(assign(shard_map, usable)[1].sum())
+        yield Reading(Level.SLOTS, SLOTS - uncovered, "covered")
+        yield Reading(Level.SLOTS, uncovered, "uncovered")
+        yield Reading(Level.MISSING_REPLICAS, shard_map.redundancy().missing)
 
     async def refresh(self, epoch: int) -> None:
         """Read the map at once unless one newer than `epoch` is known; waits for it, but not long."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from homeward.errors import StoreUnavailable
+from homeward.telemetry import store_failed
 
 INCOMING = ".incoming"
 
@@ -104,6 +105,7 @@ def mapped(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        store_failed("photos", type(error).__name__)
         raise StoreUnavailable(
             f"a folder of photos or documents cannot be used ({error.strerror or type(error).__name__}): "
             "check that its disk has space and that this user may read and write it",

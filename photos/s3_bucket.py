@@ -17,6 +17,7 @@ from minio.versioningconfig import SUSPENDED
 
 from homeward.config import PhotoStoreSettings
 from homeward.errors import HomewardError, InvalidInput, StoreUnavailable
+from homeward.telemetry import store_failed
 from photos.s3_client import Called, open_client
 
 REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
@@ -213,6 +214,7 @@ class S3Bucket:
             raise
         except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, ParseError) as error:
             code = error.code if isinstance(error, S3Error) else None
+            store_failed(self._called.store, type(error).__name__)
             raise StoreUnavailable(
                 f"the {self._called.bucket} {self._name!r} cannot be used: {_advice(error, self._called)}",
                 store=self._called.store,

@@ -18,6 +18,7 @@ SAID_BY_THE_CHART = {
         "address", "tls_certificate", "tls_key", "tls_client_ca", "tls_root",
         "drain_s", "max_connection_age_s", "health_address", "metrics_address",
     },
+    "telemetry": {"log_format", "log_level", "metrics_address"},
     "catalogue": {"uri"},
     "photos": {"uri", "region", "secure"},
     "gallery": {"uri"},

@@ -22,6 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from homeward.config import Settings
 from homeward.errors import HomewardError, InvalidInput, WorkerUnavailable
+from homeward.observed import observed
 from workers.cluster_size import Node, WorkerShare, share
 from workers.open import open_embedding
 from workers.placement import PlacedWorker, Placements
@@ -89,6 +90,10 @@ class EmbeddingWorker:
             self._ready.set()
 
     async def _serve(self) -> None:
+        with observed(self._settings, self._status.name):
+            await self._serve_embedding()
+
+    async def _serve_embedding(self) -> None:
         embedding = await open_embedding(self._settings)
         workers = self._settings.workers
         try:

@@ -10,8 +10,10 @@ three batches of pixels are in memory, two on a GPU.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +22,7 @@ import numpy as np
 from homeward.batching import MicroBatcher
 from homeward.config import WorkerSettings
 from homeward.errors import HomewardError, InvalidInput, PhotoReason, PhotoRejected
+from homeward.telemetry import Batched, emit
 from homeward.types import Float32, PhotoFaces
 from workers.decode import DecodedPhoto
 
@@ -169,7 +172,7 @@ class LocalEmbedding:
         _deliver(refused)
         if good:
             lane = self._free_lane()
-            self._in_model[lane] = lane.submit(self._run_model, good)
+            self._in_model[lane] = lane.submit(copy_context().run, self._run_model, good)
         return [None] * len(jobs)
 
     def _free_lane(self) -> ThreadPoolExecutor:
@@ -182,6 +185,7 @@ class LocalEmbedding:
         return {lane: batch for lane, batch in self._in_model.items() if not batch.done()}
 
     def _run_model(self, batch: Sequence[tuple[_Job, DecodedPhoto]]) -> None:
+        started = time.perf_counter()
         here = [(job, photo) for job, photo in batch if not job.answer.done()]
         _deliver(
             [(job, self._crop(photo, job.landmarks)) for job, photo in here if job.landmarks is not None]
@@ -190,6 +194,8 @@ class LocalEmbedding:
         if faces:
             results = self._embed([photo for _, photo in faces])
             _deliver([(job, result) for (job, _), result in zip(faces, results, strict=True)])
+        spent = time.perf_counter() - started
+        emit(Batched("embedding model", "OK", spent, queue="model", items=len(here)))
 
     def _crop(self, photo: DecodedPhoto, landmarks: Float32) -> bytes | Exception:
         try:

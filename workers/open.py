@@ -53,7 +53,12 @@ def open_pipeline(settings: Settings) -> Pipeline:
     from workers.pipeline import Pipeline
 
     set_threads(settings.workers.threads)
-    return Pipeline(open_model(settings), settings.workers)
+    model = open_model(settings)
+    if model.device.type == "cuda":
+        from workers.gpu_use import watch_gpus
+
+        watch_gpus()
+    return Pipeline(model, settings.workers)
 
 
 def open_decoder(settings: WorkerSettings) -> DecodePool:

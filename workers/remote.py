@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from homeward.errors import (
 )
 from homeward.face_message import write_landmarks
 from homeward.status import error_from_rpc
+from homeward.telemetry import Level, Reading, watch
 from homeward.types import Float32, PhotoFaces
 from homeward.v1 import embedding_pb2
 from workers.decode import DecodeLimits, check_bytes
@@ -89,6 +90,7 @@ class RemoteEmbedding:
         self._model: embedding_pb2.DescribeModelResponse | None = None
         self._follower: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._unwatch: Callable[[], None] = lambda: None
 
     @property
     def model_id(self) -> str:
@@ -141,11 +143,13 @@ class RemoteEmbedding:
             if time.monotonic() >= end:
                 raise failure
             await asyncio.sleep(0.25)
+        self._unwatch = watch(self._readings)
         if self._placements is not None:
             self._follower = asyncio.create_task(self._follow(), name="follow-placement")
 
     async def close(self) -> None:
         """Let running calls end, then close the channels."""
+        self._unwatch()
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
@@ -263,6 +267,12 @@ class RemoteEmbedding:
             else:
                 _logger.warning("%s runs %s and is not asked", worker.address, worker.model_id)
         return fitting
+
+    def _readings(self) -> Iterator[Reading]:
+        workers = list(self._workers.values())
+        up = sum(worker.up for worker in workers)
+        yield Reading(Level.EMBEDDING_WORKERS, up, "up")
+        yield Reading(Level.EMBEDDING_WORKERS, len(workers) - up, "silent")
 
     def _replace_workers(self, addresses: Sequence[str]) -> None:
         for address in self._workers.keys() - set(addresses):

@@ -8,6 +8,7 @@ from typing import cast
 import grpc
 from pydantic import SecretStr
 
+from homeward.call_context import Metadata, call_metadata
 from homeward.errors import WorkerUnavailable
 from homeward.internal_port import bearer, internal_channel
 from homeward.v1 import embedding_pb2, embedding_pb2_grpc
@@ -23,7 +24,7 @@ class RemoteWorker:
 
     def __init__(self, address: str, token: SecretStr | None) -> None:
         self.address = address
-        self.metadata = bearer(token)
+        self._token = bearer(token)
         self._channel = internal_channel(address, max_answer_bytes=ANSWER_MAX_BYTES)
         # The generated stub is one class for both kinds of channel; its types are two.
         self.stub = cast(
@@ -33,6 +34,11 @@ class RemoteWorker:
         self._checked = False
         self._failures = 0
         self._down_until = 0.0
+
+    @property
+    def metadata(self) -> Metadata:
+        """Of a call made now: the token, and for whom it is made."""
+        return (*self._token, *call_metadata())
 
     @property
     def up(self) -> bool:

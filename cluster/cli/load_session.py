@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -35,8 +36,11 @@ def check_here() -> None:
 def open_driver_here(again: str = "resume") -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
     """A driver that the first Ctrl-C or SIGTERM stops in order; the second ends the process."""
     from cluster.load.drive import open_driver
+    from homeward.observed import observed
 
-    with open_driver(state().settings) as opened:
+    settings = state().settings
+    # Its stderr is the display's.
+    with observed(settings, f"load-{os.getpid()}", logs=False), open_driver(settings) as opened:
         asked = False
 
         def stop(_number: int, _frame: object) -> None:

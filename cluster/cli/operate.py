@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
@@ -41,13 +42,16 @@ async def serve(
         with own_data_dir(settings.data_dir):
             pass  # its owner has ended meanwhile
     from cluster.server import running_server
+    from homeward.observed import logged
 
     if not state().as_json:
         sys.stderr.write("loading the model and the index ...\n")
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with running_server(settings) as server:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(logged(settings, "server"))
+        server = await stack.enter_async_context(running_server(settings))
         note = settings.data_dir / ADDRESS_FILE
         write_private(note, json.dumps({"address": server.address}).encode())
         if state().as_json:

@@ -21,6 +21,7 @@ from catalogue.store import Catalogue
 from cluster.load.counters import Counters, Progress
 from cluster.load.lease_keeper import LeaseKeeper, holder, is_dead
 from cluster.load.load_documents import LoadDocuments
+from cluster.load.load_readings import LoadReadings
 from cluster.load.open_source import open_source
 from cluster.load.patience import Stopped
 from cluster.load.planning import Planner, check_sources
@@ -30,6 +31,7 @@ from cluster.load.spec import LoadSpec, read_spec, write_spec
 from cluster.ownership import own_data_dir
 from homeward.config import Settings
 from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput
+from homeward.telemetry import watching
 from photos.open import open_document_store
 
 _SHOW_S = 1.0
@@ -232,18 +234,22 @@ def open_stores(settings: Settings) -> Iterator[tuple[Catalogue, LoadDocuments]]
 def _shown(display: Display, progress: Callable[[], Progress]) -> Iterator[None]:
     """Show progress in a thread until the context ends. What cannot be shown does not end the load."""
     end = threading.Event()
+    read = LoadReadings()
 
     def run() -> None:
         while not end.wait(_SHOW_S):
             try:
-                display.show(progress())
+                now = progress()
+                read.see(now)
+                display.show(now)
             except Exception as error:  # noqa: BLE001 - progress that cannot be shown must not end a load
                 _logger.info("progress is not known: %s", error)
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()
     try:
-        yield
+        with watching(read):
+            yield
     finally:
         end.set()
         thread.join()

@@ -28,6 +28,7 @@ from cluster.load.patience import Patience
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
 from homeward.errors import HomewardError, WorkerUnavailable
+from homeward.observed import observed
 from workers.cluster_size import Node, WorkerShare, share
 from workers.ray_session import NAMESPACE, connected, keep_stdout
 
@@ -49,6 +50,7 @@ class LoadPart:
         self._failure: HomewardError | None = None
         patience = Patience(settings.loads.patience_s, lambda _: nullcontext())
         try:
+            self._stack.enter_context(observed(settings, f"loader-{os.getpid()}"))
             self._loader = patience.do(lambda: self._stack.enter_context(open_loader(settings, spec, lease)))
         except HomewardError as error:
             self._failure = error  # answered for each part: Ray would start this actor again and again

@@ -7,13 +7,9 @@ internal error; here they are the caller's mistake, with a reason.
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from contextvars import ContextVar
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -21,16 +17,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from cluster.rpc.status import code_of, status_of, trailing_metadata
+from homeward.call_context import REQUEST_ID_KEY, CallContext, enter_call, metadata_value
 from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput
-from homeward.telemetry import Operation, emit
+from homeward.telemetry import CallEnded, emit
 
 PREFIX = "/homeward."
-REQUEST_ID_KEY = "x-request-id"
-
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_logger = logging.getLogger(__name__)
 
 # In quotes: generic in the stubs alone.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -110,19 +101,16 @@ class _Call:
         self._method = method
         self._context = context
         self._started = time.perf_counter()
-        self._request_id = ""
+        self._call = CallContext("")
 
     async def __aenter__(self) -> None:
-        given = dict(self._context.invocation_metadata() or ()).get(REQUEST_ID_KEY, "")
-        fits = isinstance(given, str) and _REQUEST_ID.fullmatch(given)
-        self._request_id = str(given) if fits else secrets.token_hex(8)
-        request_id.set(self._request_id)
+        self._call = enter_call(metadata_value(self._context.invocation_metadata()))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         if error is None:
-            self._context.set_trailing_metadata(((REQUEST_ID_KEY, self._request_id),))
+            self._context.set_trailing_metadata(((REQUEST_ID_KEY, self._call.request_id),))
             self._emit("OK")
             return
         if not isinstance(error, Exception):  # cancelled by its client, its deadline or the shutdown
@@ -136,20 +124,22 @@ class _Call:
 
     async def _abort(self, code: grpc.StatusCode, status: status_pb2.Status) -> None:
         metadata: tuple[tuple[str, str | bytes], ...] = (
-            (REQUEST_ID_KEY, self._request_id),
+            (REQUEST_ID_KEY, self._call.request_id),
             *trailing_metadata(status),
         )
         await self._context.abort(code, status.message, metadata)
 
     def _emit(self, outcome: str, *, reason: str = "", incident: str = "") -> None:
         emit(
-            Operation(
+            CallEnded(
                 name=f"rpc {self._method}",
                 outcome=outcome,
                 seconds=time.perf_counter() - self._started,
-                request_id=self._request_id,
+                request_id=self._call.request_id,
                 reason=reason,
                 incident=incident,
+                case=self._call.case,
+                stages=self._call.stages,
             )
         )
 

@@ -18,8 +18,9 @@ from cluster.rpc.search_messages import read_context, read_search, write_answer,
 from cluster.rpc.status import code_of, status_of
 from cluster.search import Searcher
 from cluster.search_types import SearchAnswer
+from homeward.call_context import CallContext, enter_item
 from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput
-from homeward.telemetry import Operation, emit
+from homeward.telemetry import CallEnded, emit
 from homeward.v1 import search_pb2, search_pb2_grpc
 
 _TIMES_BYTES = 256  # that are added at last
@@ -50,14 +51,16 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         answers: asyncio.Queue[search_pb2.SearchStreamResponse | Exception | None] = asyncio.Queue()
         running: set[asyncio.Task[None]] = set()
 
-        async def answer(item: search_pb2.SearchStreamRequest) -> None:
-            answers.put_nowait(await self._item(item, context))
+        async def answer(item: search_pb2.SearchStreamRequest, number: int) -> None:
+            answers.put_nowait(await self._item(item, context, enter_item(number)))
 
         async def read() -> None:
             try:
+                number = 0
                 async for item in requests:
                     await free.acquire()
-                    task = asyncio.create_task(answer(item))
+                    task = asyncio.create_task(answer(item, number))
+                    number += 1
                     running.add(task)
                     task.add_done_callback(running.discard)
                 await asyncio.gather(*running)
@@ -115,7 +118,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         return message
 
     async def _item(
-        self, item: search_pb2.SearchStreamRequest, context: _Context
+        self, item: search_pb2.SearchStreamRequest, context: _Context, call: CallContext
     ) -> search_pb2.SearchStreamResponse:
         started = time.perf_counter()
         status, reason, incident = status_pb2.Status(), "", ""
@@ -130,12 +133,15 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             status, incident = status_of(error)
             reason = str(error.code) if isinstance(error, HomewardError) else "INTERNAL"
         emit(
-            Operation(
+            CallEnded(
                 "search item",
                 code_of(status).name,
                 time.perf_counter() - started,
+                request_id=call.request_id,
                 reason=reason,
                 incident=incident,
+                case=call.case,
+                stages=call.stages,
             )
         )
         return search_pb2.SearchStreamResponse(

@@ -17,12 +17,12 @@ from homeward.clock import SystemClock
 from homeward.config import Settings
 from homeward.types import Calibration
 from homeward.v1 import search_pb2
-from index.columns import Columns
+from index.columns import Columns, empty
 from index.gallery import MilvusGallery
 from index.open import open_gallery
 from index.shard import Shard
 from photos.open import open_document_store, open_photo_store
-from tests.cluster.fakes import FakeEmbedding
+from tests.cluster.fakes import DIMENSION, FakeEmbedding
 
 CASE = search_pb2.SearchContext(case_reference="case-1", purpose="identification", requester="officer 7")
 
@@ -33,6 +33,10 @@ class EmptyGallery:
     def iterate(self, batch: int = 0) -> Iterator[Columns]:
         """Nothing."""
         return iter(())
+
+    def get(self, face_ids: Sequence[str]) -> Columns:
+        """Nothing."""
+        return empty(DIMENSION)
 
     def delete(self, face_ids: Sequence[str]) -> None:
         """Nothing to delete."""

@@ -12,10 +12,13 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cluster.rpc.interceptors import REQUEST_ID_KEY, CallInterceptor, request_id, seconds_left
+from cluster.rpc.interceptors import CallInterceptor, seconds_left
 from cluster.rpc.status import error_from_rpc
+from homeward.call_context import REQUEST_ID_KEY, current_ids
 from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput, Overloaded
-from homeward.telemetry import LogSink, Operation, PrometheusSink, sinks
+from homeward.logs import LogSink
+from homeward.metrics import PrometheusSink
+from homeward.telemetry import Operation, sinks
 from homeward.v1 import search_pb2, search_pb2_grpc
 from tests.cluster.clients import raw_stream, raw_unary, search_stub
 
@@ -43,7 +46,7 @@ class Servicer(search_pb2_grpc.SearchServiceServicer):
                 except asyncio.CancelledError:
                     self.cancelled.set()
                     raise
-        return search_pb2.SearchResponse(search_id=request_id.get())
+        return search_pb2.SearchResponse(search_id=current_ids())
 
     async def Compare(self, request: search_pb2.CompareRequest, context: Any) -> search_pb2.CompareResponse:
         return search_pb2.CompareResponse()

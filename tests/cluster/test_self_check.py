@@ -24,7 +24,9 @@ from cluster.self_check import SelfCheck, check_searches
 from homeward.config import IndexSettings, Settings
 from homeward.errors import StoreUnavailable
 from homeward.ids import face_id, photo_sha256
-from homeward.telemetry import LogSink, Operation, PrometheusSink, SelfChecked, sinks
+from homeward.logs import LogSink
+from homeward.metrics import PrometheusSink
+from homeward.telemetry import Operation, SelfChecked, sinks
 from homeward.types import Attributes, CandidateList, FaceRow, PhotoNote, Query, RecordKey, Sex
 from homeward.v1 import operations_pb2
 from tests.cluster.children import enrolling, serving
@@ -310,7 +312,10 @@ async def test_a_store_that_does_not_answer_is_no_difference(enrolled: Enrolled)
     events: list[Operation] = []
     with sinks(events.append), pytest.raises(StoreUnavailable):
         check.run_one()
-    assert [(one.name, one.outcome) for one in events] == [("self-check", "UNAVAILABLE")]
+    assert [(one.name, one.outcome) for one in events] == [
+        ("store gallery", "UNAVAILABLE"),
+        ("self-check", "UNAVAILABLE"),
+    ]
     assert check.waiting == 0
 
 

@@ -381,4 +381,5 @@ async def test_metrics_are_served_when_asked_for(tmp_path: Path, unused_tcp_port
         writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
         page = (await reader.read()).decode()
         writer.close()
-    assert 'homeward_operation_seconds_count{operation="search scan",outcome="OK"} 1.0' in page
+    said = 'homeward_operation_seconds_count{operation="search scan",outcome="OK",process="server"} 1.0'
+    assert said in page

@@ -37,6 +37,7 @@ def test_servers_start_with_what_is_rendered(
     assert settings.server.address.endswith(f":{ports['grpc']}")
     assert settings.server.health_address.endswith(f":{ports['health']}")
     assert settings.server.metrics_address.endswith(f":{ports['metrics']}")
+    assert (settings.telemetry.log_format, settings.telemetry.metrics_address) == ("json", "")
     assert settings.catalogue.uri == values.get("catalogue", {}).get("uri", "")
     assert settings.workers.threads == settings.index.threads == settings.workers.decode_processes
     assert 1 <= settings.index.threads <= 8
@@ -72,6 +73,10 @@ def test_jobs_start_with_what_is_rendered_for_the_head(
     same = {"threads"}
     assert ray.index.model_dump(exclude=same) == server.index.model_dump(exclude=same)
     workers = [group["template"]["spec"]["containers"][0] for group in spec["workerGroupSpecs"]]
+    for pod in (head, *workers):
+        ports = {port["name"]: port["containerPort"] for port in pod["ports"]}
+        assert ray.telemetry.metrics_address.endswith(f":{ports['homeward']}")
+    assert ray.telemetry.log_format == "json"
     for worker in workers:
         names = {variable["name"] for variable in worker["env"]}
         assert not any("PASSWORD" in one or "KEY" in one for one in names), "actors are handed their settings"

@@ -94,6 +94,8 @@ def test_clients_are_those_that_are_named() -> None:
     assert not allowed(found, server, 7443, {"homeward-client": "true"}), "the default gives way"
     assert allowed(found, server, 9464, STRANGER, {"team": "monitoring"})
     assert not allowed(found, server, 7443, STRANGER, {"team": "monitoring"})
+    assert allowed(found, labels(found, "ray"), 9464, STRANGER, {"team": "monitoring"})
+    assert not allowed(found, labels(found, "ray"), 9464, STRANGER, {"team": "cases"})
     assert allowed(found, server, 7443, labels(found, "test"))
     assert allowed(site("stores, one server"), server, 7443, {"homeward-client": "true"})
     assert not allowed(site("stores, one server"), server, 7443, {"homeward-client": "true"}, ELSEWHERE)

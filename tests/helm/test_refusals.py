@@ -83,6 +83,8 @@ _WRONG: list[tuple[str, Any]] = [
     ("networkPolicy.clients", [{}]),
     ("networkPolicy.operatorNamespace", ["kuberay"]),
     ("monitoring.metricsPort", 0),
+    ("logging.level", "loud"),
+    ("logging.format", "xml"),
     ("monitoring.serviceMonitor.interval", "often"),
     ("tests.caKey", "a b"),
     ("fullnameOverride", "a-name-of-more-than-24-characters"),

@@ -20,6 +20,7 @@
   "gallery" (dict "uri" $.Values.gallery.uri)
   "photos" (dict "uri" $.Values.photos.uri "region" $.Values.photos.region "secure" $.Values.photos.secure)
   "workers" (dict "bundle" $.Values.model.bundle)
+  "telemetry" (dict "log_format" $.Values.logging.format "log_level" $.Values.logging.level)
   "index" (dict "where" $.Values.index.where "device" $.Values.index.device "replicas" $.Values.index.replicas
     "ports" (include "homeward.shardPorts" $)
     "shard_cpus" $.Values.index.shardCpus "shard_gpus" $.Values.index.shardGpus)
@@ -58,6 +59,7 @@
 {{- $ := . -}}
 {{- $common := omit (include "homeward.common" $ | fromJson) "server" -}}
 {{- $loads := dict "loads" (dict "where" "ray" "ray" "auto") -}}
+{{- $pages := dict "telemetry" (dict "metrics_address" (printf "%s:%d" $.Values.server.listen (int $.Values.monitoring.metricsPort))) -}}
 {{- $threads := dict "index" (dict "threads" (int (include "homeward.cores" $.Values.index.shardCpus))) -}}
-{{- include "homeward.toml" (mergeOverwrite $threads $common $loads) -}}
+{{- include "homeward.toml" (mergeOverwrite $threads $common $loads $pages) -}}
 {{- end -}}

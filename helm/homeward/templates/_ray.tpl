@@ -78,6 +78,7 @@ spec:
         - { name: client, containerPort: 10001 }
         {{- end }}
         - { name: metrics, containerPort: 8080 }
+        - { name: homeward, containerPort: {{ $.Values.monitoring.metricsPort }} }
       startupProbe: {{- include "homeward.rayProbe" $ | nindent 8 }}
         failureThreshold: 30
       livenessProbe: {{- include "homeward.rayProbe" $ | nindent 8 }}
