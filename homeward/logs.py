@@ -11,8 +11,10 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
@@ -38,20 +40,21 @@ _encode = json.JSONEncoder(default=str).encode
 _SAID = frozenset({"OK", "CANCELLED"})
 
 
-class LogSink:
-    """A line for each call, and for what failed on its way; one for every operation at debug."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """An event that is to be a line."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    event: Operation
+    level: int
+    ids: str
+    at: float  # seconds since 1970
 
-    def __call__(self, event: Operation) -> None:
-        """Log the event; what is empty is left out."""
-        level = _level(event)
-        if not self._logger.isEnabledFor(level):
-            return
+    def record(self, logger: str) -> logging.LogRecord:
+        """What is empty is left out."""
+        event = self.event
         fields: dict[str, object] = {"outcome": event.outcome, "ms": _ms(event.seconds)}
-        if ids := event.request_id or current_ids():
-            fields["request_id"] = ids
+        if self.ids:
+            fields["request_id"] = self.ids
         for name in ("reason", "incident"):
             if value := getattr(event, name):
                 fields[name] = value
@@ -66,9 +69,30 @@ class LogSink:
             for name in ("recall", "score_error", "rows_read", "left_out"):
                 fields[name] = getattr(event, name)
         # Not by the logger's own methods, which look for the line of code that called: it is always this one.
-        record = logging.LogRecord(self._logger.name, level, "", 0, event.name, None, None)
+        record = logging.LogRecord(logger, self.level, "", 0, event.name, None, None)
+        record.created, record.msecs = self.at, self.at % 1 * 1e3
         setattr(record, _FIELDS, fields)
-        self._logger.handle(record)
+        return record
+
+
+class LogSink:
+    """A line for each call, and for what failed on its way; one for every operation at debug."""
+
+    def __init__(self, logger: logging.Logger, together: _Together | None = None) -> None:
+        """With `together` its thread makes the lines, below a warning: whoever serves calls makes none."""
+        self._logger = logger
+        self._together = together
+
+    def __call__(self, event: Operation) -> None:
+        """Log the event."""
+        level = _level(event)
+        if not self._logger.isEnabledFor(level):
+            return
+        said = _Said(event, level, event.request_id or current_ids(), time.time())
+        if self._together is None or level >= logging.WARNING:
+            self._logger.handle(said.record(self._logger.name))
+        else:
+            self._together.put(said, self._logger.name)
 
 
 def _level(event: Operation) -> int:
@@ -160,34 +184,44 @@ def where(error: BaseException) -> str:
 
 
 class _Together(logging.Handler):
-    """Writes the lines of a moment together, from a thread of its own: each write lets go of the interpreter,
-    and whoever serves calls waits to have it back. From a warning on lines are written at once."""
+    """Makes and writes the lines of a moment together, in a thread of its own: one by one, between calls,
+    each takes several times as long, and each write lets go of the interpreter. From a warning on lines are
+    written at once."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()
         self._stream = stream
-        self._lines: list[str] = []
+        self._waiting: list[Callable[[], str]] = []
+        self._changing = threading.Lock()  # of what waits; never held while a line is made
+        self._writing = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
         atexit.register(self.flush)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`, whose lock is held."""
+        """See `logging.Handler`."""
         try:
-            self._lines.append(self.format(record))
+            line = self.format(record)
         except Exception:  # noqa: BLE001 - the library's way: a line that fails costs itself
             self.handleError(record)
-        if record.levelno >= logging.WARNING or len(self._lines) >= _LINES:
+        else:
+            self._add(lambda: line)
+        if record.levelno >= logging.WARNING:
             self.flush()
+
+    def put(self, said: _Said, logger: str) -> None:
+        """Make a line of it soon."""
+        self._add(lambda: self.format(said.record(logger)))
 
     def flush(self) -> None:
         """Write what waits."""
-        with self.lock or nullcontext():
-            lines, self._lines = self._lines, []
-            if lines:
+        with self._writing:
+            with self._changing:
+                waiting, self._waiting = self._waiting, []
+            if waiting:
                 with suppress(OSError, ValueError):  # nobody reads any more
-                    self._stream.write("\n".join(lines) + "\n")
+                    self._stream.write("".join(map(_made, waiting)))
                     self._stream.flush()
 
     def close(self) -> None:
@@ -198,10 +232,23 @@ class _Together(logging.Handler):
         atexit.unregister(self.flush)
         super().close()
 
+    def _add(self, make: Callable[[], str]) -> None:
+        with self._changing:
+            self._waiting.append(make)
+            many = len(self._waiting) >= _LINES
+        if many:
+            self.flush()
+
     def _run(self) -> None:
         while not self._end.wait(_TOGETHER_S):
-            if self._lines:
-                self.flush()
+            self.flush()
+
+
+def _made(make: Callable[[], str]) -> str:
+    try:
+        return f"{make()}\n"
+    except Exception as error:  # noqa: BLE001 - a line that fails costs itself
+        return f"a line of the log could not be made: {where(error)}\n"
 
 
 @contextmanager
@@ -220,7 +267,7 @@ def logging_to(settings: TelemetrySettings, process: str, stream: IO[str] | None
     for one in own:
         one.setLevel(level)
     try:
-        yield LogSink(logging.getLogger("homeward.calls"))
+        yield LogSink(logging.getLogger("homeward.calls"), handler)
     finally:
         root.removeHandler(handler)
         handler.close()
