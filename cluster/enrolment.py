@@ -55,6 +55,7 @@ class Enrolment:
             gallery_rows=parts.rows,
             eraser=parts.eraser,
             executor=parts.putting,
+            galleries=parts.galleries,
         )
         self._batches: MicroBatcher[Job, Committed] = MicroBatcher(
             writer.write,
@@ -198,6 +199,7 @@ class Enrolment:
             raise
         rows = parts.rows.current([change.record_id])
         parts.gallery.upsert(rows)
+        parts.galleries.rewrite([change.record_id])
         parts.live.catch_up([Pushed(change.record_id, result.rev, rows, ())])
         parts.catalogue.abandon(intents)
         return result

@@ -98,7 +98,8 @@ def _load(parts: Parts) -> None:
 def _sweep(parts: Parts, dead_before: datetime) -> None:
     """End the intents begun before that time, remove what must go, rewrite files when that is due."""
     try:
-        parts.rows.rewrite_intended(dead_before)
+        for rows in (parts.rows, *parts.galleries.others()):
+            rows.rewrite_intended(dead_before)
         parts.catalogue.expire_intents(dead_before)
         parts.eraser.sweep()
         if parts.eraser.is_due():

@@ -77,7 +77,17 @@ class LiteFolder:
     def use(self, base: str, collection: str) -> None:
         """Make `collection`, which must be whole, the gallery `base`, now and after any crash."""
         self._sync_tree(self._folder(collection))
-        pointers = {**self._pointers(), base: collection}
+        self._point({**self._pointers(), base: collection})
+
+    def drop(self, base: str) -> None:
+        """Remove every collection that is or was the gallery `base`. A crash in between leaves what the next
+        call removes, and a gallery that cannot be opened meanwhile."""
+        for folder in sorted((self.path / "collections").iterdir()):
+            if folder.name == base or folder.name.startswith(f"{base}_"):
+                self.remove(folder.name)
+        self._point({other: name for other, name in self._pointers().items() if other != base})
+
+    def _point(self, pointers: dict[str, str]) -> None:
         new = self.path / f"{_POINTER}.new"
         with new.open("w", encoding="utf-8") as file:
             json.dump(pointers, file)
