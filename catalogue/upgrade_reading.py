@@ -18,11 +18,8 @@ _PAGE = 500
 def read_coverage(connection: sa.Connection, model_id: str, other: str) -> Coverage:
     """Counts of everything: for people, and before a switch."""
     photos = connection.execute(sa.select(sa.func.count()).select_from(record_photos)).scalar_one()
-    of_model: dict[str, int] = dict(
-        connection.execute(sa.select(faces.c.model_id, sa.func.count()).group_by(faces.c.model_id))
-        .tuples()
-        .all()
-    )
+    by_model = sa.select(faces.c.model_id, sa.func.count()).group_by(faces.c.model_id)
+    of_model = {row[0]: int(row[1]) for row in connection.execute(by_model)}
     mine = coverage.c.model_id == model_id
     sums = sa.select(
         sa.func.coalesce(sa.func.sum(coverage.c.placed), 0),
@@ -35,8 +32,8 @@ def read_coverage(connection: sa.Connection, model_id: str, other: str) -> Cover
     return Coverage(
         photos=int(photos),
         covered=int(photos) - count_uncovered(connection, model_id),
-        faces=int(of_model.get(model_id, 0)),
-        faces_of_other=int(of_model.get(other, 0)),
+        faces=of_model.get(model_id, 0),
+        faces_of_other=of_model.get(other, 0),
         placed=int(placed),
         lost=int(lost),
         photos_with_losses=int(with_losses),

@@ -135,7 +135,7 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         stack.callback(gallery.close)
         router = None
         if settings.index.where == "shards":
-            router = _router(settings, catalogue, gallery, embedding, blocking)
+            router = open_router(settings, catalogue, gallery, embedding, blocking)
             await router.open()
             stack.push_async_callback(router.close)
         else:
@@ -205,13 +205,14 @@ def snapshot_source(settings: Settings, snapshots: Snapshots) -> Snapshots | Non
     return snapshots if settings.index.snapshot_interval_s else None
 
 
-def _router(
+def open_router(
     settings: Settings,
     catalogue: Catalogue,
     gallery: MilvusGallery,
     embedding: Embedding,
     executor: ThreadPoolExecutor,
 ) -> Router:
+    """The way to the shards of the model's index; to be opened."""
     return Router(
         ShardMaps(catalogue, embedding.model_id).read,
         partial(milvus_fallback, gallery, catalogue),

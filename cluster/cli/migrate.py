@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
+from cluster.cli import arguments
 from cluster.cli.exits import Exit, command
 from cluster.cli.load_session import check_here, open_ledger, tell
+from cluster.cli.migrate_output import LOSS, print_losses, tell_state, write_rows
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
 from homeward.errors import InvalidInput
 
 if TYPE_CHECKING:
     from catalogue.store import Catalogue
-    from catalogue.upgrade_types import Coverage, Upgrade, UpgradeModel
+    from catalogue.upgrade_types import Upgrade
     from cluster.upgrade.drive import UpgradeDriver
     from cluster.upgrade.passing import Passed
 
@@ -43,19 +42,22 @@ _Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @migrate_app.callback()
-@command
-async def migrate(
+def migrate(
     context: typer.Context,
     to: Annotated[
         str, typer.Option("--to", help="The bundle to serve with: its name in `homeward models list`.")
     ] = "",
-) -> Exit | None:
-    """Begin or go on."""
-    if context.invoked_subcommand is not None:
-        if to:
-            raise InvalidInput("--to belongs to `homeward models migrate` alone", field="to")
-        return None
-    if not to:
+) -> None:
+    """Begin or go on, unless a verb says otherwise."""
+    if context.invoked_subcommand is None:
+        _begin(to)
+    elif to:
+        raise typer.BadParameter("--to belongs to `homeward models migrate` alone")
+
+
+@command
+async def _begin(bundle: str) -> Exit | None:
+    if not bundle:
         raise InvalidInput(
             "name the bundle to change to with --to; homeward models migrate status says how far it is",
             code="BUNDLE_UNKNOWN",
@@ -65,10 +67,10 @@ async def migrate(
 
     settings = state().settings
     with _driver() as (driver, catalogue):
-        new = describe(settings, to)
+        new = describe(settings, bundle)
         old = await serving_model(settings, catalogue)
-        found = await _blocking(lambda: driver.migrate(to, lambda: (old, new)))
-        return _tell_state(found, catalogue)
+        found = await _blocking(lambda: driver.migrate(bundle, lambda: (old, new)))
+        return tell_state(found, catalogue)
 
 
 @migrate_app.command("status")
@@ -85,7 +87,7 @@ async def status() -> Exit | None:
             else:
                 console().print("no upgrade was begun yet: homeward models migrate --to BUNDLE")
             return None
-        return _tell_state(found, catalogue)
+        return tell_state(found, catalogue)
 
 
 @migrate_app.command("losses")
@@ -98,32 +100,53 @@ async def losses(
     check_here()
     with open_ledger() as catalogue:
         found = catalogue.upgrades.under_way()
-        model = found.new
-        rows = catalogue.upgrades.losses(model.model_id)
-        count = 0
-        with ExitStack() as stack:
-            file = stack.enter_context(table.open("w", newline="")) if table else None
-            writer = csv.writer(file) if file else None
-            if writer:
-                writer.writerow(_LOSS)
-            for loss in rows:
-                count += 1
-                values = [getattr(loss, name) for name in _LOSS]
-                if writer:
-                    writer.writerow(values)
-                elif state().as_json:
-                    print_json(dict(zip(_LOSS, values, strict=True)))
-                else:
-                    console().print(
-                        f"{loss.agency} {loss.gallery} {loss.external_reference}: {loss.lost} faces of photo "
-                        f"{loss.sha256[:12]} ({loss.outcome}); "
-                        + (f"{loss.left} others find it" if loss.left else "no search will find the record"),
-                        markup=False,
-                        soft_wrap=True,
-                    )
+        rows = list(catalogue.upgrades.losses(found.new.model_id))
+    if table:
+        write_rows(table, LOSS, rows)
+    elif state().as_json:
+        for loss in rows:
+            print_json({name: getattr(loss, name) for name in LOSS})
+    else:
+        print_losses(rows)
     if not state().as_json:
-        console().print(f"{count} photos with losses of {model.bundle}" + (f", in {table}" if table else ""))
-    return Exit.PARTIAL if count else None
+        where = f", in {table}" if table else ""
+        console().print(f"{len(rows)} photos with losses of {found.new.bundle}{where}", soft_wrap=True)
+    return Exit.PARTIAL if rows else None
+
+
+@migrate_app.command("compare")
+@command
+async def compare(
+    case: arguments.Case,
+    purpose: arguments.Purpose,
+    requester: arguments.Requester,
+    probes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Photos to search with, as DIR/<external reference>/<photo>, of children who are enrolled "
+            "with other photos: says who ranks the right one higher. Without it enrolled records are probes."
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="So many probes at most.")] = 200,
+    limit: Annotated[int, typer.Option("--limit", "-k", min=1, help="Candidates of each list.")] = 20,
+    html: Annotated[Path | None, typer.Option(help="Also write a page (mode 0600).")] = None,
+) -> Exit | None:
+    """Search with both models and say which candidates rank elsewhere. Each search is logged with its case.
+    Talks to a server, or starts one for the call: it needs a while to load the second model."""
+    from cluster.cli.compare_models import compare_models, print_comparison
+    from cluster.upgrade.compare_page import write_comparison
+
+    with open_ledger() as catalogue:
+        found = catalogue.upgrades.under_way()
+    context = arguments.context(case, purpose, requester)
+    made = await compare_models(found, context, probes, sample=sample, limit=limit)
+    if html is not None:
+        write_comparison(made, html)
+    if state().as_json:
+        print_json(made.as_json())
+    else:
+        print_comparison(made, html)
+    return None
 
 
 @migrate_app.command("cut-over")
@@ -132,7 +155,7 @@ async def cut_over(accept_losses: _Accept = False) -> Exit | None:
     """Serve with the new model from now on, without a search that fails: every server has both models loaded
     and switches. The old rows are kept up, so that roll-back is as quick."""
     with _driver() as (driver, catalogue):
-        return _tell_state(await _blocking(lambda: driver.cut_over(accept_losses=accept_losses)), catalogue)
+        return tell_state(await _blocking(lambda: driver.cut_over(accept_losses=accept_losses)), catalogue)
 
 
 @migrate_app.command("roll-back")
@@ -140,7 +163,7 @@ async def cut_over(accept_losses: _Accept = False) -> Exit | None:
 async def roll_back() -> Exit | None:
     """Serve with the old model again, with everything that was enrolled meanwhile."""
     with _driver() as (driver, catalogue):
-        return _tell_state(await _blocking(driver.roll_back), catalogue)
+        return tell_state(await _blocking(driver.roll_back), catalogue)
 
 
 @migrate_app.command("finish")
@@ -149,7 +172,7 @@ async def finish(accept_losses: _Accept = False, yes: _Yes = False) -> Exit | No
     """Erase the old model's rows everywhere. No way back then but another upgrade."""
     _confirm("Erase all templates of the old model?", yes)
     with _driver() as (driver, catalogue):
-        return _tell_state(await _blocking(lambda: driver.finish(accept_losses=accept_losses)), catalogue)
+        return tell_state(await _blocking(lambda: driver.finish(accept_losses=accept_losses)), catalogue)
 
 
 @migrate_app.command("abandon")
@@ -158,7 +181,7 @@ async def abandon(yes: _Yes = False) -> Exit | None:
     """Give the upgrade up before cut-over, or after roll-back: the new model's rows are erased."""
     _confirm("Erase all templates of the new model?", yes)
     with _driver() as (driver, catalogue):
-        return _tell_state(await _blocking(driver.abandon), catalogue)
+        return tell_state(await _blocking(driver.abandon), catalogue)
 
 
 @contextmanager
@@ -208,85 +231,3 @@ async def _blocking(step: Callable[[], Upgrade]) -> Upgrade:
 def _confirm(question: str, yes: bool) -> None:
     if not yes and not typer.confirm(question):
         raise InvalidInput("nothing was done", code="NOT_CONFIRMED")
-
-
-def _tell_state(found: Upgrade, catalogue: Catalogue) -> Exit | None:
-    from cluster.upgrade.servers import ServerNotes
-    from homeward.clock import SystemClock
-
-    ledger = catalogue.upgrades
-    shown = [found.serving] if found.ended else [found.old, found.new]
-    rows = [(model, ledger.coverage(model.model_id, _other(found, model).model_id)) for model in shown]
-    servers = [] if found.ended else ServerNotes(catalogue).alive(SystemClock().now())
-    if state().as_json:
-        print_json(_as_json(found, rows, [vars_of(note) for note in servers]))
-        return None
-    out = console()
-    table = Table(header_style="dim")
-    for name in ("model", "", "photos covered", "faces", "from the other's landmarks", "faces lost"):
-        table.add_column(name, overflow="fold")
-    for model, has in rows:
-        table.add_row(
-            Text(f"{model.bundle} ({model.model_id})"),
-            "serves" if model == found.serving else "",
-            f"{has.covered:,} of {has.photos:,}",
-            f"{has.faces:,}",
-            f"{has.placed:,}",
-            f"{has.lost:,}",
-        )
-    out.print(table)
-    for note in servers:
-        out.print(f"server {note.address}: serves with {note.serving}, has {', '.join(note.loaded)}")
-    if found.message:
-        out.print(Text(found.message, "yellow"))
-    out.print(f"{found.state}: {_NEXT[found.state]}")
-    return None
-
-
-def vars_of(note: Any) -> dict[str, Any]:
-    """A server's note, for JSON."""
-    return {"address": note.address, "serving": note.serving, "loaded": list(note.loaded)}
-
-
-def _as_json(
-    found: Upgrade, rows: list[tuple[UpgradeModel, Coverage]], servers: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "state": found.state,
-        "serving": found.serving.bundle,
-        "serving_model": found.serving.model_id,
-        "models": [
-            {
-                "bundle": model.bundle,
-                "model_id": model.model_id,
-                "photos": has.photos,
-                "covered": has.covered,
-                "faces": has.faces,
-                "placed": has.placed,
-                "faces_lost": has.lost,
-                "photos_with_losses": has.photos_with_losses,
-                "records_lost": has.records_lost,
-            }
-            for model, has in rows
-        ],
-        "servers": servers,
-        "holder": found.holder,
-        "message": found.message,
-    }
-
-
-def _other(found: Upgrade, model: UpgradeModel) -> UpgradeModel:
-    return found.new if model == found.old else found.old
-
-
-_LOSS = ("record_id", "agency", "gallery", "external_reference", "sha256", "outcome", "lost", "left")
-
-_NEXT = {
-    "embedding": "homeward models migrate --to goes on; abandon gives it up",
-    "ready": "homeward models migrate compare, then cut-over; or abandon",
-    "switched": "homeward models migrate finish erases the old model's rows; roll-back goes back",
-    "finishing": "homeward models migrate finish goes on",
-    "finished": "the new model serves alone",
-    "abandoning": "homeward models migrate abandon goes on",
-    "abandoned": "the old model serves alone",
-}
