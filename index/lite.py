@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,8 @@ class LiteFolder:
         self.path = path
         self.users = 0
         self._calls = threading.RLock()
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._known: dict[str, str] | None = None  # what the pointers' file says: nobody else writes it
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
         self._socket = Path(tempfile.mkdtemp(prefix="homeward-"))  # mode 0700; short, as sockets need
@@ -69,6 +72,10 @@ class LiteFolder:
         """Hold every other call off."""
         with self._calls:
             yield
+
+    def turn_of(self, base: str) -> threading.Lock:
+        """Held by whoever writes to the gallery `base` or rewrites it."""
+        return self._turns[base]
 
     def in_use(self, base: str) -> str:
         """The collection that holds the gallery `base` now."""
@@ -94,6 +101,7 @@ class LiteFolder:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path / _POINTER)
+        self._known = pointers
         _sync(self.path)
 
     def next_name(self, base: str) -> str:
@@ -156,6 +164,11 @@ class LiteFolder:
                 shutil.rmtree(self._socket, ignore_errors=True)
 
     def _pointers(self) -> dict[str, str]:
+        if self._known is None:
+            self._known = self._read_pointers()
+        return self._known
+
+    def _read_pointers(self) -> dict[str, str]:
         try:
             found: dict[str, Any] = json.loads((self.path / _POINTER).read_text(encoding="utf-8"))
         except FileNotFoundError:

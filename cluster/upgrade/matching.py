@@ -18,7 +18,7 @@ from cluster.choice import choose_faces
 from homeward.errors import PhotoReason
 from homeward.types import Face, FaceChoice, PhotoFaces, PhotoNote
 
-NEAR = 0.25
+NEAR = 0.15
 """Two faces are one when their five landmarks are on average not further apart than this share of the
 enrolled face's size (the root of its box's area). Detectors differ by a few hundredths; neighbours are more
 than a whole face apart."""

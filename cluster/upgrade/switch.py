@@ -54,6 +54,7 @@ class ModelSwitch:
         self._opening: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self._noted = False
+        self._retired = False  # rows of the current model are being erased: its lists would lack candidates
         self._stepping = asyncio.Lock()
         self._current = self._add(parts)
 
@@ -89,6 +90,7 @@ class ModelSwitch:
         wanted = _wanted(found)
         if found.serving.model_id in self._sides and found.serving.model_id != self._current.model_id:
             await self._switch_to(self._sides[found.serving.model_id])
+        self._retired = self._current.model_id not in wanted
         for model_id in [one for one in self._sides if one not in wanted]:
             if model_id != self._current.model_id:
                 await self._drop(model_id)
@@ -126,11 +128,13 @@ class ModelSwitch:
         self, context: SearchContext, photos: tuple[bytes, bytes], ordinals: tuple[int | None, int | None]
     ) -> Comparison:
         """See `Searcher.compare`."""
+        self._check_kept()
         side = self._current
         with self._call(side):
             return await side.searcher.compare(context, photos, ordinals)
 
     def _side_for(self, request: SearchRequest) -> Side:
+        self._check_kept()
         if request.model_id:
             side = self._sides.get(request.model_id)
             if side is None:
@@ -143,6 +147,13 @@ class ModelSwitch:
         if isinstance(request.probe, TemplateProbe):
             return self._sides.get(request.probe.model_id, self._current)
         return self._current
+
+    def _check_kept(self) -> None:
+        if self._retired:
+            raise Unavailable(
+                "this server is loading the model that serves now; try again, or at another server",
+                code="MODEL_LOADING",
+            )
 
     async def _switch_to(self, side: Side) -> None:
         await self._blocking(side.parts.live.catch_up)
