@@ -246,9 +246,8 @@ class UpgradeDriver:
 
     def _uncovered(self, left: int) -> Conflict:
         return Conflict(
-            f"{left} photos are neither embedded nor listed as lost, because others enrol at this moment "
-            "without the second model: are all servers and loads of this version, and is the bundle "
-            "installed where they run? Try again",
+            f"{left} photos are neither embedded nor listed as lost: others enrol faster than they are covered. "
+            "Let loads end or stop them, see whether every server has the bundle installed, and try again",
             code="UPGRADE_UNCOVERED",
             photos=left,
         )
