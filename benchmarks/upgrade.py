@@ -76,10 +76,15 @@ def unpack(tar: Path, folder: Path, records: int) -> People:
     photos = {person.name: sorted(person.iterdir()) for person in sorted(folder.iterdir()) if person.is_dir()}
     names = sorted(photos, key=lambda name: (len(photos[name]) < 2, name))
     enrolled, others = names[:records], names[records:]
+    leavers = set(enrolled[-2 * MEANWHILE :])
     return People(
         folder=folder,
         gallery=tuple((name, photos[name][0]) for name in enrolled),
-        probes=tuple(Probe(name, photos[name][1].read_bytes()) for name in enrolled if len(photos[name]) > 1),
+        probes=tuple(
+            Probe(name, photos[name][1].read_bytes())
+            for name in enrolled
+            if len(photos[name]) > 1 and name not in leavers
+        ),
         others=tuple((name, photos[name][0]) for name in others),
     )
 

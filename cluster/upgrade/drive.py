@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from catalogue.load_types import Lease
 from catalogue.store import Catalogue
-from catalogue.upgrade_types import Coverage, Upgrade, UpgradeModel, UpgradeState
+from catalogue.upgrade_types import Upgrade, UpgradeModel, UpgradeState
 from cluster.load.lease_keeper import LeaseKeeper, holder, is_dead
 from cluster.load.patience import Stopped
 from cluster.upgrade.passing import Passed
@@ -80,10 +80,9 @@ class UpgradeDriver:
                     f"an upgrade to {found.new.bundle} is under way ({found.state}): finish or abandon it",
                     code="UPGRADE_EXISTS",
                 )
-            self._check_state(found, (EMBEDDING, READY))
             lease = self._take(found)
         with self._driving(lease) as work:
-            found = self._ledger.under_way()
+            found = self._in_state((EMBEDDING, READY))
             if (again := self._ledger.forget_losses(lease, found.new.model_id)) and found.state is READY:
                 self._tell(f"{again} photos with losses are tried once more")
             self._cover(work, found.new, found.old)
@@ -96,24 +95,17 @@ class UpgradeDriver:
 
         Raises `Conflict` with the counts and what to do: UPGRADE_LOSSES, UPGRADE_UNCOVERED,
         SERVERS_NOT_READY."""
-        found = self._ledger.under_way()
-        self._check_state(found, (READY, SWITCHED))
-        lease = self._take(found)
-        with self._driving(lease) as work:
+        with self._step((READY, SWITCHED)) as (work, lease, found):
             if found.state is READY:
-                self._check_losses(
-                    self._ledger.coverage(found.new.model_id, found.old.model_id), accept_losses
-                )
+                self._cover(work, found.new, found.old)
+                self._check_losses(found, accept_losses)
                 self._switch(work, lease, (READY, SWITCHED), found.new, found.old)
             self._settle(work, found.new, found.old)
         return self._ledger.under_way()
 
     def roll_back(self) -> Upgrade:
         """Have the old model serve again; the new one's rows are kept up. Raises as `cut_over`."""
-        found = self._ledger.under_way()
-        self._check_state(found, (READY, SWITCHED))
-        lease = self._take(found)
-        with self._driving(lease) as work:
+        with self._step((READY, SWITCHED)) as (work, lease, found):
             if found.state is SWITCHED:
                 self._switch(work, lease, (SWITCHED, READY), found.old, found.new)
             self._settle(work, found.old, found.new)
@@ -121,36 +113,31 @@ class UpgradeDriver:
 
     def finish(self, *, accept_losses: bool = False) -> Upgrade:
         """Erase the old model's rows everywhere. There is no way back then but another upgrade."""
-        found = self._ledger.under_way()
-        self._check_state(found, (SWITCHED, FINISHING))
-        lease = self._take(found)
-        with self._driving(lease) as work:
+        with self._step((SWITCHED, FINISHING)) as (work, lease, found):
             if found.state is SWITCHED:
-                left = self._settle(work, found.new, found.old)
-                coverage = self._ledger.coverage(found.new.model_id, found.old.model_id)
-                self._check_losses(coverage, accept_losses)
-                if left:
-                    raise self._uncovered(left)
-                self._ledger.switch(lease, (SWITCHED,), FINISHING, found.new.model_id)
+                self._settle(work, found.new, found.old)
+                self._check_losses(found, accept_losses)
+                self._switch(work, lease, (SWITCHED, FINISHING), found.new, found.old)
             self._erase(work, keep=found.new, drop=found.old)
             self._ledger.move(lease, (FINISHING,), FINISHED)
         return self._latest()
 
     def abandon(self) -> Upgrade:
         """Erase the new model's rows everywhere; the old one serves on."""
-        found = self._ledger.under_way()
-        self._check_state(found, (EMBEDDING, READY, ABANDONING))
-        lease = self._take(found)
-        with self._driving(lease) as work:
-            if found.state is not ABANDONING:
-                # What was enrolled while the new model served must not go with its rows.
-                if found.state is EMBEDDING:
-                    self._ledger.move(lease, (EMBEDDING,), ABANDONING)
-                else:
-                    self._switch(work, lease, (READY, ABANDONING), found.old, found.new)
+        with self._step((EMBEDDING, READY, ABANDONING)) as (work, lease, found):
+            if found.state is EMBEDDING:
+                self._ledger.move(lease, (EMBEDDING,), ABANDONING)
+            elif found.state is READY:  # what was enrolled while the new one served must not go with its rows
+                self._switch(work, lease, (READY, ABANDONING), found.old, found.new)
             self._erase(work, keep=found.old, drop=found.new)
             self._ledger.move(lease, (ABANDONING,), ABANDONED)
         return self._latest()
+
+    @contextmanager
+    def _step(self, allowed: tuple[UpgradeState, ...]) -> Iterator[tuple[UpgradeWork, Lease, Upgrade]]:
+        lease = self._take(self._in_state(allowed))
+        with self._driving(lease) as work:
+            yield work, lease, self._in_state(allowed)  # as the driver before left it
 
     def _switch(
         self,
@@ -171,7 +158,8 @@ class UpgradeDriver:
                     raise
                 self._tell(f"{error.message}; covering them")
             else:
-                self._tell(f"{model.bundle} serves from now on")
+                if after is not FINISHING and after is not ABANDONING:
+                    self._tell(f"{model.bundle} serves from now on")
                 return
         raise self._uncovered(self._ledger.count_uncovered(model.model_id))
 
@@ -225,14 +213,17 @@ class UpgradeDriver:
         if self._stop.is_set():
             raise Stopped("stopped by request")
 
-    def _check_state(self, found: Upgrade, allowed: tuple[UpgradeState, ...]) -> None:
+    def _in_state(self, allowed: tuple[UpgradeState, ...]) -> Upgrade:
+        found = self._ledger.under_way()
         if found.state not in allowed:
             raise Conflict(
                 f"the upgrade to {found.new.bundle} is {found.state}; {_NEXT[found.state]}",
                 code="UPGRADE_STATE",
             )
+        return found
 
-    def _check_losses(self, coverage: Coverage, accepted: bool) -> None:
+    def _check_losses(self, found: Upgrade, accepted: bool) -> None:
+        coverage = self._ledger.coverage(found.new.model_id, found.old.model_id)
         if coverage.lost and not accepted:
             raise Conflict(
                 f"{coverage.lost} faces of {coverage.photos_with_losses} photos have no template of the new "
@@ -246,7 +237,7 @@ class UpgradeDriver:
 
     def _uncovered(self, left: int) -> Conflict:
         return Conflict(
-            f"{left} photos are neither embedded nor listed as lost: others enrol faster than they are covered. "
+            f"{left} photos are neither embedded nor listed as lost: others enrol faster than that is done. "
             "Let loads end or stop them, see whether every server has the bundle installed, and try again",
             code="UPGRADE_UNCOVERED",
             photos=left,
