@@ -76,10 +76,7 @@ class Eraser:
             try:
                 if store is Store.GALLERY:
                     self._forget(record_id)
-                    delete = self._delete_rows_of_all()
-                else:
-                    delete = self._delete[store]
-                while done := self._catalogue.erase(store, delete, record_id=record_id):
+                while done := self._catalogue.erase(store, self._deleting(store), record_id=record_id):
                     gone += done
                     if store is Store.GALLERY:
                         self.mark_due()
@@ -168,9 +165,11 @@ class Eraser:
     def _others(self) -> list[MilvusGallery]:
         return [] if self._galleries is None else [rows.gallery for rows in self._galleries.others()]
 
-    def _delete_rows_of_all(self) -> Callable[[Sequence[Item]], None]:
-        """Delete from every collection: an item does not say which model its row is of. Which there are is
-        asked before; `delete` must not call the catalogue."""
+    def _deleting(self, store: Store) -> Callable[[Sequence[Item]], None]:
+        """How items are deleted. Rows go from every collection: an item does not say of which model its row
+        is. Which collections there are is asked before; who deletes must not call the catalogue."""
+        if store is not Store.GALLERY:
+            return self._delete[store]
         galleries = (self._gallery, *self._others())
 
         def delete(items: Sequence[Item]) -> None:
