@@ -103,6 +103,12 @@ def count_uncovered(connection: sa.Connection, model_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def count_faces(connection: sa.Connection, model_id: str) -> int:
+    """Face rows of the model."""
+    query = sa.select(sa.func.count()).select_from(faces).where(faces.c.model_id == model_id)
+    return int(connection.execute(query).scalar_one())
+
+
 def covered_photos(
     connection: sa.Connection, model_id: str, record_ids: Iterable[str]
 ) -> frozenset[tuple[str, str]]:

@@ -100,6 +100,11 @@ class UpgradeLedger:
         with self._database.reading() as connection:
             return covering.count_uncovered(connection, model_id)
 
+    def count_faces(self, model_id: str) -> int:
+        """Face rows of the model."""
+        with self._database.reading() as connection:
+            return covering.count_faces(connection, model_id)
+
     def covered_photos(self, model_id: str, record_ids: Iterable[str]) -> frozenset[tuple[str, str]]:
         """Of these records the photos (record id, sha256) that the model covers."""
         with self._database.reading() as connection:

@@ -112,9 +112,9 @@ class UpgradeWork:
     def _compare(self, model: UpgradeModel) -> None:
         """Raise `Corrupt` unless the collection has the template of every face."""
         with self._rows(model) as rows:
-            wanted = rows.catalogued_faces()
-            if rows.gallery.count() == len(wanted):
+            if rows.gallery.count() == self._catalogue.upgrades.count_faces(model.model_id):
                 return
+            wanted = rows.catalogued_faces()
             for columns in rows.gallery.iterate():
                 wanted.difference_update(hex_ids(columns.face))
             # What was enrolled or deleted meanwhile is asked for again.
