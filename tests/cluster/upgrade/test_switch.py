@@ -19,7 +19,7 @@ from cluster.server import RunningServer, running_server
 from cluster.upgrade.servers import ServerNotes
 from homeward.config import ServerSettings, Settings
 from homeward.types import PhotoFaces
-from homeward.v1 import search_pb2
+from homeward.v1 import records_pb2, search_pb2
 from index.open import open_gallery
 from index.shard import Shard
 from tests.cluster.children import Client, client_of, enrolling, refusal
@@ -171,7 +171,7 @@ async def test_new_facts_reach_the_rows_of_both_models(tmp_path: Path) -> None:
         photo = fake_photo("p")
         await client.enrol(enrolling("one", [photo]))
         request = enrolling("one", [fake_photo("q")])
-        request.attributes.sex = 2
+        request.attributes.sex = records_pb2.SEX_MALE
         request.attributes.sex_verified = True
         await client.enrol(request)
         gallery = open_gallery(running.parts.settings.gallery, tmp_path, NEW_ID, DIMENSION)
