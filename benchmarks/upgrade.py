@@ -142,13 +142,18 @@ class World:
             with_model.close()
 
 
+def leaving(people: People, turn: int) -> list[str]:
+    """Who is deleted during one direction."""
+    return [name for name, _ in people.gallery[-(turn + 1) * MEANWHILE :]][:MEANWHILE]
+
+
 async def migrate(
     world: World, bundle: str, model: str, people: People, *, kills: int, turn: int
 ) -> dict[str, Any]:
     """One direction, from the first photo to ready, killed on the way; others come and go meanwhile."""
     began = time.monotonic()
     newcomers = people.others[turn * 2 * MEANWHILE :][: 2 * MEANWHILE]
-    leavers = [name for name, _ in people.gallery[-(turn + 1) * MEANWHILE :]][:MEANWHILE]
+    leavers = leaving(people, turn)
     killed = 0
     total = len(people.gallery)
 
@@ -171,8 +176,8 @@ async def migrate(
         "seconds": round(time.monotonic() - began, 1),
         "state": said["state"],
         "models": said["models"],
-        "enrolled_meanwhile": [name_of(name) for name, _ in newcomers],
-        "deleted_meanwhile": [name_of(name) for name in leavers],
+        "enrolled_meanwhile": len(newcomers),
+        "deleted_meanwhile": len(leavers),
     }
 
 
@@ -225,7 +230,7 @@ async def upgrade(
     for turn, (old, new) in enumerate((("default", stronger), (stronger, "default"))):
         kills = len(KILL_AT) if turn == 0 else 0
         moved = await migrate(world, new, models[new], people, kills=kills, turn=turn)
-        gone += moved["deleted_meanwhile"]
+        gone += [name_of(name) for name in leaving(people, turn)]
         if turn == 0:
             found["compared"] = await world.must(
                 *(
