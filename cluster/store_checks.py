@@ -28,7 +28,7 @@ class StoreChecks:
         """`current`: the parts of the model that serves, for it may be switched."""
         self._every_s = current().settings.telemetry.store_check_s
         self._asked: dict[str, Callable[[], object]] = {
-            "catalogue": lambda: current().catalogue.rev(),
+            "catalogue": current().catalogue.rev,  # the same whichever serves
             "gallery": lambda: current().gallery.get([_NOBODY]),
             "photos": lambda: current().photos.exists(_AGENCY, _NOTHING),
         }
