@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from catalogue import loads, rows, sql
+from catalogue import loads, rows, sql, upgrades
 from catalogue.checks import check_attributes, check_note, check_request, check_write
 from catalogue.engine import Revs
 from catalogue.erasing import add_erasures, live_again, settle
@@ -49,6 +49,7 @@ def apply(
     connection = revs.connection
     if lease is not None:
         loads.check(connection, lease)
+    upgrading = upgrades.check_model(connection, {write.model_id for write in writes})
     results: list[WriteResult | HomewardError | None] = [None] * len(writes)
     checked: dict[int, str] = {}
     for at, write in enumerate(writes):
@@ -68,6 +69,8 @@ def apply(
         except HomewardError as error:
             results[at] = error
     _write(connection, plan)
+    if upgrading is not None:
+        upgrades.forget_coverage(connection, plan.record_photos)
     while revs.last < plan.last_rev:
         revs.take()
     settle(connection, begun, plan.live(), now)

@@ -34,6 +34,7 @@ from catalogue.tables import (
     tombstones,
 )
 from catalogue.types import Deletion, WriteResult
+from catalogue.upgrade_tables import upgrades
 from homeward.errors import Conflict
 
 RESTORING = "restoring"  # setting: a restore was begun and has not ended; what is true is not all there yet
@@ -43,7 +44,7 @@ _OTHERS = (
     "AND application_name = 'homeward' AND pid <> pg_backend_pid()"
 )
 _GOODBYE_S = 3.0  # until the server has seen that a connection was given back
-_OVERWRITTEN = (codes, tombstones, changes, requests, load_records, intents)
+_OVERWRITTEN = (codes, tombstones, changes, requests, load_records, intents, upgrades)
 UNFINISHED = (LoadState.PLANNING, LoadState.LOADING, LoadState.STOPPED, LoadState.CANCELLED)
 
 

@@ -85,12 +85,34 @@ def photo_to_row(agency: str, photo: PhotoWrite) -> Values:
 
 
 def face_to_row(write: RecordWrite, record_id: str, photo: PhotoWrite, face: FaceWrite) -> Values:
+    """A row of `faces`, of an enrolment."""
+    return face_values(
+        face,
+        record_id,
+        photo.sha256,
+        write.model_id,
+        key=write.key,
+        attributes=write.attributes,
+        taken=photo.note.taken,
+    )
+
+
+def face_values(
+    face: FaceWrite,
+    record_id: str,
+    sha256: str,
+    model_id: str,
+    *,
+    key: RecordKey,
+    attributes: Attributes,
+    taken: DateRange | None,
+) -> Values:
     """A row of `faces`."""
     return {
         "face_id": face.face_id,
         "record_id": record_id,
-        "sha256": photo.sha256,
-        "model_id": write.model_id,
+        "sha256": sha256,
+        "model_id": model_id,
         "ordinal": int(face.ordinal),
         "x": float(face.box.x),
         "y": float(face.box.y),
@@ -101,8 +123,8 @@ def face_to_row(write: RecordWrite, record_id: str, photo: PhotoWrite, face: Fac
         "quality_score": float(face.quality.score),
         "quality_components": {name: float(value) for name, value in face.quality.components.items()},
         "quality_reasons": list(face.quality.reasons),
-        "as_candidate": as_candidate(write.key, write.attributes),
-        "as_evidence": as_evidence(face, photo.note.taken),
+        "as_candidate": as_candidate(key, attributes),
+        "as_evidence": as_evidence(face, taken),
     }
 
 

@@ -25,6 +25,7 @@ from catalogue.tables import (
     requests,
     tombstones,
 )
+from catalogue.upgrade_tables import coverage, upgrades
 
 # In the order in which they can be written again.
 KEPT = (
@@ -41,6 +42,8 @@ KEPT = (
     loads,
     load_parts,
     load_records,
+    upgrades,
+    coverage,
 )
 # The counter is the snapshot's rev; intents are of writers under way, whose writes are not in it.
 LEFT_OUT = (counter, intents)

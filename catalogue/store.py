@@ -18,6 +18,7 @@ from catalogue.rows import Values
 from catalogue.snapshot import CatalogueSnapshot
 from catalogue.tables import intents, meta, requests
 from catalogue.types import Deletion, Item, RecordUpdate, RecordWrite, Store, WriteResult
+from catalogue.upgrade_ledger import UpgradeLedger
 from homeward.clock import Clock, SystemClock
 from homeward.errors import HomewardError
 from homeward.ids import check_id
@@ -71,6 +72,11 @@ class Catalogue(CatalogueReader):
         """The ledger of bulk loads."""
         return LoadLedger(self._database, self._clock)
 
+    @property
+    def upgrades(self) -> UpgradeLedger:
+        """The ledger of model upgrades."""
+        return UpgradeLedger(self._database, self._clock)
+
     def apply(
         self, writes: Sequence[RecordWrite], lease: Lease | None = None
     ) -> list[WriteResult | HomewardError]:
@@ -81,7 +87,8 @@ class Catalogue(CatalogueReader):
         `RecordDeleted`, `EtagMismatch`, `RequestIdReused`, `Conflict` with code INTENT_LAPSED) does
         not touch the others, and what its intent named becomes pending in `erase` unless a record
         refers to it. So do face rows that are no more, which are in `removed_faces`. With a `lease` of a
-        load nothing is written unless it holds: `Conflict` (LEASE_LOST)."""
+        load nothing is written unless it holds: `Conflict` (LEASE_LOST); nor of a model that serves no more:
+        `Conflict` (MODEL_RETIRED)."""
         if not writes:
             return []
         with self._database.committing() as revs:

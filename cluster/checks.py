@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from catalogue.upgrade_types import Upgrade
 from cluster.compose import Parts
 from cluster.listen import is_loopback
 from cluster.searchlog_verify import verify
@@ -93,16 +94,22 @@ async def check_server(parts: Parts, _: bool) -> Check:
 async def check_model(parts: Parts, _: bool) -> Check:
     """Whether the catalogue's faces are of the model that runs, and whether scores are calibrated."""
 
-    def models() -> Counter[str]:
-        return Counter(face.model_id for face in parts.catalogue.all_faces())
+    def models() -> tuple[Counter[str], Upgrade | None]:
+        counts = Counter(face.model_id for face in parts.catalogue.all_faces())
+        return counts, parts.catalogue.upgrades.latest()
 
-    counts = await run(parts, models)
+    counts, upgrade = await run(parts, models)
     model = f"{parts.embedding.model_id} on {parts.embedding.device}"
+    if upgrade is not None and not upgrade.ended:
+        return warning(
+            f"{model}; an upgrade from {upgrade.old.bundle} to {upgrade.new.bundle} is {upgrade.state}",
+            "homeward models migrate status says what comes next",
+        )
     others = sum(count for name, count in counts.items() if name != parts.embedding.model_id)
     if others:
         return warning(
             f"{model}; {others:,} faces were enrolled with another model and are not searched",
-            "enrol their photos again, or serve with the model they were enrolled with",
+            "serve with the model they were enrolled with, and change it by homeward models migrate",
         )
     if parts.calibration is None:
         return warning(

@@ -7,6 +7,7 @@ The embedded default (SQLite, folder, Milvus Lite, the model in this process) an
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +18,7 @@ from catalogue.open import open_catalogue
 from catalogue.store import Catalogue
 from cluster.erasing import Eraser
 from cluster.follow import Follower
+from cluster.galleries import Galleries
 from cluster.gallery_rows import GalleryRows
 from cluster.live import Live, ServerIndex, ShardedIndex, milvus_fallback
 from cluster.load.load_documents import LoadDocuments
@@ -26,6 +28,7 @@ from cluster.searchlog import SearchLog
 from cluster.self_check import SelfCheck
 from cluster.shard_maps import ShardMaps
 from cluster.snapshots import Snapshots
+from cluster.upgrade.models import open_bundle
 from cluster.worker_placement import CataloguePlacements
 from homeward.clock import Clock, SystemClock
 from homeward.config import Settings
@@ -41,6 +44,8 @@ from photos.store import PhotoStore
 from workers.calibrate import load_calibration
 from workers.embedding import Embedding
 from workers.open import open_embedding
+
+_logger = logging.getLogger(__name__)
 
 SCANNING_THREADS = 2  # one batch of searches is scanned while the one before is looked up and written
 
@@ -67,6 +72,7 @@ class Parts:
     rows: GalleryRows = field(init=False)
     follower: Follower = field(init=False)  # the one writer of `index`
     live: Live = field(init=False)  # the index that answers
+    galleries: Galleries = field(init=False)  # of the other model, while models are being upgraded
     eraser: Eraser = field(init=False)
     self_check: SelfCheck = field(init=False)
 
@@ -81,8 +87,17 @@ class Parts:
             stale_s = self.settings.index.stale_s
             live = ShardedIndex(self.router, self.catalogue, rows, self.blocking, stale_s)
         object.__setattr__(self, "live", live)
+        opened = partial(open_gallery, self.settings.gallery, self.settings.data_dir)
+        galleries = Galleries(self.catalogue, model.model_id, opened)
+        object.__setattr__(self, "galleries", galleries)
         eraser = Eraser(
-            self.catalogue, self.photos, self.gallery, self.clock, self.snapshots, loads=self.load_documents
+            self.catalogue,
+            self.photos,
+            self.gallery,
+            self.clock,
+            self.snapshots,
+            loads=self.load_documents,
+            galleries=galleries,
         )
         object.__setattr__(self, "eraser", eraser)
         check = SelfCheck(self.catalogue, self.gallery, model.model_id, self.settings.index, clock=self.clock)
@@ -107,7 +122,7 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         stack.callback(catalogue.close)
         photos = await loop.run_in_executor(blocking, open_photo_store, settings.photos, settings.data_dir)
-        embedding = await open_embedding(settings, CataloguePlacements(catalogue))
+        embedding = await _open_serving(settings, catalogue, blocking)
         stack.push_async_callback(embedding.close)
         gallery = await loop.run_in_executor(
             blocking,
@@ -120,14 +135,14 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         stack.callback(gallery.close)
         router = None
         if settings.index.where == "shards":
-            router = _router(settings, catalogue, gallery, embedding, blocking)
+            router = open_router(settings, catalogue, gallery, embedding, blocking)
             await router.open()
             stack.push_async_callback(router.close)
         else:
             await loop.run_in_executor(blocking, compile_kernels)
         index = open_index(settings, embedding.dimension)
         stack.callback(index.close)
-        yield Parts(
+        parts = Parts(
             settings=settings,
             clock=clock or SystemClock(),
             catalogue=catalogue,
@@ -146,6 +161,31 @@ async def compose(settings: Settings, clock: Clock | None = None) -> AsyncIterat
                 blocking, open_snapshots, settings, catalogue, embedding.model_id, embedding.dimension
             ),
         )
+        stack.callback(parts.galleries.close)
+        yield parts
+
+
+async def _open_serving(settings: Settings, catalogue: Catalogue, executor: ThreadPoolExecutor) -> Embedding:
+    """The model that serves since the last upgrade; before the first, the one that the settings name.
+    Embedding workers are asked if it is theirs."""
+    found = await asyncio.get_running_loop().run_in_executor(executor, catalogue.upgrades.latest)
+    placements = CataloguePlacements(catalogue)
+    if found is None:
+        return await open_embedding(settings, placements)
+    model = found.serving
+    if settings.workers.addresses or settings.workers.where == "workers":
+        remote = await open_embedding(settings, placements)
+        if remote.model_id == model.model_id:
+            return remote
+        await remote.close()
+        _logger.warning("the workers embed with %s, not with %s that serves", remote.model_id, model.model_id)
+    elif settings.workers.bundle != model.bundle:
+        _logger.warning(
+            "workers.bundle is %s, and %s serves since the last upgrade",
+            settings.workers.bundle,
+            model.bundle,
+        )
+    return await open_bundle(settings, model)
 
 
 def open_index(settings: Settings, dimension: int) -> Shard:
@@ -165,13 +205,14 @@ def snapshot_source(settings: Settings, snapshots: Snapshots) -> Snapshots | Non
     return snapshots if settings.index.snapshot_interval_s else None
 
 
-def _router(
+def open_router(
     settings: Settings,
     catalogue: Catalogue,
     gallery: MilvusGallery,
     embedding: Embedding,
     executor: ThreadPoolExecutor,
 ) -> Router:
+    """The way to the shards of the model's index; to be opened."""
     return Router(
         ShardMaps(catalogue, embedding.model_id).read,
         partial(milvus_fallback, gallery, catalogue),

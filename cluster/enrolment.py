@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ from homeward.ids import record_id
 from index.shard_types import Pushed
 
 Value = TypeVar("Value")
+Cover = Callable[[Parts, StoredRecord, Mapping[str, bytes]], Awaitable[None]]
 
 ENROL, UPDATE, DELETE = "EnrolRecord", "UpdateRecord", "DeleteRecord"
 
@@ -41,8 +42,10 @@ ENROL, UPDATE, DELETE = "EnrolRecord", "UpdateRecord", "DeleteRecord"
 class Enrolment:
     """One per server. All methods are safe to call from many tasks at once."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, cover: Cover | None = None) -> None:
+        """`cover` has another model make its rows of what was enrolled, while models are being upgraded."""
         self._parts = parts
+        self._cover = cover
         self._locks = KeyedLocks()
         self._enrolling: SingleFlight[Enrolled] = SingleFlight()
         self._changing: SingleFlight[Updated] = SingleFlight()
@@ -55,6 +58,7 @@ class Enrolment:
             gallery_rows=parts.rows,
             eraser=parts.eraser,
             executor=parts.putting,
+            galleries=parts.galleries,
         )
         self._batches: MicroBatcher[Job, Committed] = MicroBatcher(
             writer.write,
@@ -70,6 +74,11 @@ class Enrolment:
             queue_max=parts.settings.enrol.queue_max,
             name="enrolment requests",
         )
+
+    @property
+    def model_id(self) -> str:
+        """The model that embeds."""
+        return self._parts.embedding.model_id
 
     async def enrol(self, command: Enrol) -> Enrolled:
         """Create a record or add to it. One bad photo costs itself; the rest is one commit.
@@ -156,6 +165,12 @@ class Enrolment:
             done_now = await self._batches.submit(Job(write, prepared.contents, prepared.templates))
         if done_now.record is None:
             raise RecordDeleted("the record was enrolled, and deleted before this answer", record_id=record)
+        if self._cover is not None:
+            contents = {
+                photo.sha256: content
+                for photo, content in zip(prepared.writes, prepared.contents, strict=True)
+            }
+            await self._cover(self._parts, done_now.record, contents)
         assert done_now.result.response is not None  # every request has an encoder
         return Enrolled(done_now.result.response, done_now.record)
 
@@ -198,6 +213,7 @@ class Enrolment:
             raise
         rows = parts.rows.current([change.record_id])
         parts.gallery.upsert(rows)
+        parts.galleries.rewrite([change.record_id])
         parts.live.catch_up([Pushed(change.record_id, result.rev, rows, ())])
         parts.catalogue.abandon(intents)
         return result

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from catalogue.store import Catalogue
 from catalogue.types import Item, Store
 from cluster.enrolment_types import StoreErasure
+from cluster.galleries import Galleries
 from cluster.load.load_documents import LoadDocuments
 from cluster.snapshots import Snapshots
 from homeward.clock import Clock
@@ -50,15 +51,17 @@ class Eraser:
         snapshots: Snapshots,
         *,
         loads: LoadDocuments,
+        galleries: Galleries | None = None,
     ) -> None:
+        """`galleries`: where else rows of deleted children may lie."""
         self._catalogue = catalogue
         self._photos = photos
         self._gallery = gallery
         self._clock = clock
         self._snapshots = snapshots
         self._loads = loads
-        self._delete = {
-            Store.GALLERY: self._delete_rows,
+        self._galleries = galleries
+        self._delete: dict[Store, Callable[[Sequence[Item]], None]] = {
             Store.PHOTOS: self._delete_photos,
             Store.OUTCOMES: self._forget_outcomes,
         }
@@ -70,11 +73,10 @@ class Eraser:
         """
         gone = 0
         for store in stores or tuple(Store):
-            delete = self._delete[store]
             try:
                 if store is Store.GALLERY:
                     self._forget(record_id)
-                while done := self._catalogue.erase(store, delete, record_id=record_id):
+                while done := self._catalogue.erase(store, self._deleting(store), record_id=record_id):
                     gone += done
                     if store is Store.GALLERY:
                         self.mark_due()
@@ -129,10 +131,10 @@ class Eraser:
         except HomewardError as error:
             done.append(StoreErased("snapshots", False, error.message))
         try:
-            state = self._gallery.erase()
+            states = [gallery.erase() for gallery in (self._gallery, *self._others())]
             left = self._pending(Store.GALLERY)
-            if state.pending_until is not None:
-                note = f"Milvus removes its files by itself, by {state.pending_until:%Y-%m-%d %H:%M} UTC"
+            if late := [state.pending_until for state in states if state.pending_until is not None]:
+                note = f"Milvus removes its files by itself, by {max(late):%Y-%m-%d %H:%M} UTC"
                 left = StoreErased("gallery", False, note)
             done.append(left)
         except HomewardError as error:
@@ -160,8 +162,21 @@ class Eraser:
         if records:
             self._snapshots.forget(records)
 
-    def _delete_rows(self, items: Sequence[Item]) -> None:
-        self._gallery.delete([item.item for item in items])
+    def _others(self) -> list[MilvusGallery]:
+        return [] if self._galleries is None else [rows.gallery for rows in self._galleries.others()]
+
+    def _deleting(self, store: Store) -> Callable[[Sequence[Item]], None]:
+        """How items are deleted. Rows go from every collection: an item does not say of which model its row
+        is. Which collections there are is asked before; who deletes must not call the catalogue."""
+        if store is not Store.GALLERY:
+            return self._delete[store]
+        galleries = (self._gallery, *self._others())
+
+        def delete(items: Sequence[Item]) -> None:
+            for gallery in galleries:
+                gallery.delete([item.item for item in items])
+
+        return delete
 
     def _delete_photos(self, items: Sequence[Item]) -> None:
         for item in items:

@@ -37,6 +37,16 @@ class GalleryRows:
         """Components of a template."""
         return self._dimension
 
+    @property
+    def gallery(self) -> MilvusGallery:
+        """Where the templates are."""
+        return self._gallery
+
+    @property
+    def model_id(self) -> str:
+        """Of whose templates the rows are."""
+        return self._model_id
+
     def catalogued_faces(self) -> set[str]:
         """Ids of all faces of this model that the catalogue has."""
         return {face.face_id for face in self._catalogue.all_faces() if face.model_id == self._model_id}

@@ -89,6 +89,7 @@ class SearchRequest:
     min_log_likelihood_ratio: float | None = None
     evidence: int = 0
     min_rev: int = 0
+    model_id: str = ""  # to be searched with, of two while models are upgraded; empty: the one that serves
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from cluster.rpc.enrolment_servicer import EnrolmentServicer
 from cluster.rpc.interceptors import CallInterceptor
 from cluster.rpc.operations_servicer import OperationsServicer
 from cluster.rpc.search_servicer import SearchServicer
-from cluster.search import Searcher
-from cluster.self_check import check_searches
 from cluster.server_readings import ServerReadings
-from cluster.startup import follow, load_index, snapshot, sweep
+from cluster.startup import load_index, sweep
 from cluster.store_checks import StoreChecks
+from cluster.upgrade.side import second_parts
+from cluster.upgrade.switch import ModelSwitch, OpenSecond
+from homeward.call_context import CaseHash
 from homeward.config import Settings
 from homeward.memory import settled
 from homeward.observed import observed_server
@@ -59,7 +60,9 @@ OpenParts = Callable[[Settings], AbstractAsyncContextManager[Parts]]
 class RunningServer:
     """A server that listens. Made by `running_server`."""
 
-    def __init__(self, server: grpc.aio.Server, parts: Parts, searcher: Searcher) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, parts: Parts, open_second: OpenSecond, cases: CaseHash
+    ) -> None:
         settings = parts.settings.server
         self.address = bind(server, settings)  # with the port that was given for port 0
         self.health_address = ""
@@ -67,10 +70,14 @@ class RunningServer:
         if settings.health_address:
             self._probed = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
             self.health_address = bind_health(self._probed, settings.health_address)
-        self.parts = parts
-        self.searcher = searcher
+        self.switch = ModelSwitch(parts, self.address, open_second, cases)
         self._server = server
         self._health = health_aio.HealthServicer()
+
+    @property
+    def parts(self) -> Parts:
+        """Those of the model that serves."""
+        return self.switch.current.parts
 
     async def start(self) -> None:
         """Begin to answer; health says NOT_SERVING until `open`."""
@@ -83,7 +90,7 @@ class RunningServer:
 
     async def open(self) -> None:
         """The index is loaded: searches are answered from now on."""
-        self.searcher.open()
+        self.switch.open()
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -96,7 +103,9 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def running_server(settings: Settings, open_parts: OpenParts = compose) -> AsyncIterator[RunningServer]:
+async def running_server(
+    settings: Settings, open_parts: OpenParts = compose, open_second: OpenSecond = second_parts
+) -> AsyncIterator[RunningServer]:
     """Start a server and stop it when the context ends; entered when it serves.
 
     Raises `InvalidInput` (TLS_REQUIRED, TLS_INVALID, ADDRESS_INVALID) before anything is opened,
@@ -106,33 +115,29 @@ async def running_server(settings: Settings, open_parts: OpenParts = compose) ->
     async with AsyncExitStack() as stack:
         stack.enter_context(observed_server(settings))
         parts = await stack.enter_async_context(open_parts(settings))
-        names = await asyncio.get_running_loop().run_in_executor(
+        cases = await asyncio.get_running_loop().run_in_executor(
             parts.blocking, case_names, settings, parts.catalogue
         )
-        searcher = Searcher(parts, names)
-        stack.push_async_callback(searcher.close)
         server = grpc.aio.server(
             interceptors=[CallInterceptor(settings.server.deadline_s)],
             options=channel_options(settings.server),
             maximum_concurrent_rpcs=settings.server.max_concurrent_calls,
         )
-        enrolment = EnrolmentServicer(parts)
-        stack.push_async_callback(enrolment.close)
-        _add_services(server, parts, enrolment, searcher)
-        running = RunningServer(server, parts, searcher)
-        checks = StoreChecks(parts)
+        running = RunningServer(server, parts, open_second, cases)
+        switch = running.switch
+        stack.push_async_callback(switch.close)
+        _add_services(server, switch, settings)
+        checks = StoreChecks(lambda: switch.current.parts)
         stack.enter_context(watching(checks.readings))
-        stack.enter_context(watching(ServerReadings(parts, searcher)))
+        stack.enter_context(watching(ServerReadings(lambda: switch.current)))
         background: list[asyncio.Task[None]] = []
         stack.push_async_callback(_end, background)
         await running.start()
         stack.push_async_callback(running.drain, settings.server.drain_s)
         _restrict_socket(running.address)
         await load_index(parts)
-        background.append(asyncio.create_task(follow(parts), name="follow-change-log"))
-        background.append(asyncio.create_task(sweep(parts), name="sweep"))
-        background.append(asyncio.create_task(snapshot(parts), name="snapshot"))
-        background.append(asyncio.create_task(check_searches(parts.self_check), name="self-check"))
+        background.append(asyncio.create_task(sweep(lambda: switch.current.parts), name="sweep"))
+        background.append(asyncio.create_task(switch.run(), name="model-switch"))
         background.append(asyncio.create_task(checks.run(), name="store-checks"))
         await running.open()
         yield running
@@ -158,13 +163,13 @@ async def serve(
             loop.remove_signal_handler(name)
 
 
-def _add_services(
-    server: grpc.aio.Server, parts: Parts, enrolment: EnrolmentServicer, searcher: Searcher
-) -> None:
+def _add_services(server: grpc.aio.Server, switch: ModelSwitch, settings: Settings) -> None:
+    enrolment = EnrolmentServicer(settings.enrol, switch.enrolment)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
-    search_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(parts, searcher), server)
-    operations_pb2_grpc.add_OperationsServiceServicer_to_server(OperationsServicer(parts), server)
-    if parts.settings.server.reflection:
+    search_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(settings, switch), server)
+    operations = OperationsServicer(lambda: switch.current.parts)
+    operations_pb2_grpc.add_OperationsServiceServicer_to_server(operations, server)
+    if settings.server.reflection:
         reflection.enable_server_reflection(
             (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
             server,

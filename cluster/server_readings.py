@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -13,17 +14,28 @@ from index.index_readings import index_readings
 from index.placement import SLOTS
 
 
+class Served(Protocol):
+    """The parts of the model that serves, and its searches."""
+
+    @property
+    def parts(self) -> Parts: ...
+
+    @property
+    def searcher(self) -> Searcher: ...
+
+
 class ServerReadings:
     """Read from any thread."""
 
-    def __init__(self, parts: Parts, searcher: Searcher) -> None:
-        self._parts = parts
-        self._searcher = searcher
+    def __init__(self, current: Callable[[], Served]) -> None:
+        """`current`: what serves now, for the model may be switched."""
+        self._current = current
 
     def __call__(self) -> Iterator[Reading]:
         """The readings."""
-        parts = self._parts
-        yield Reading(Level.READY, float(self._searcher.is_open))
+        serving = self._current()
+        parts = serving.parts
+        yield Reading(Level.READY, float(serving.searcher.is_open))
         if parts.router is not None:
             yield from parts.router.readings()
             return

@@ -93,3 +93,9 @@ class ShardMaps:
         """A shard has left for good."""
         self._catalogue.drop_meta(self._entries + name)
         self._catalogue.drop_meta(self._leaving + name)
+
+    def drop(self) -> None:
+        """Forget all that is kept of this model's shards."""
+        for prefix in (self._entries, self._leaving, self._map_key):
+            for key in self._catalogue.list_meta(prefix):
+                self._catalogue.drop_meta(key)

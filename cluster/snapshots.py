@@ -139,6 +139,11 @@ class Snapshots:
                     changed += self._take_out(name, frozenset(records), deleted)
         return changed
 
+    def drop(self) -> int:
+        """Delete every document of this model; how many. Raises `StoreUnavailable`; then call it again."""
+        with self._writing:
+            return sum(self._documents.delete_document(name) for name in self.names())
+
     def sweep(self) -> int:
         """Find what crashes left in the documents of every model; how many were changed or removed.
 

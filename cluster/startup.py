@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import socket
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from cluster.compose import Parts
@@ -46,7 +47,7 @@ async def snapshot(parts: Parts) -> None:
         parts.index,
         parts.catalogue,
         lambda: parts.follower.held,
-        _writer_name(parts),
+        writer_name(parts),
         model_id=parts.embedding.model_id,
         settings=parts.settings.index,
         clock=parts.clock,
@@ -67,19 +68,21 @@ async def snapshot(parts: Parts) -> None:
             _logger.exception("writing snapshots")
 
 
-async def sweep(parts: Parts) -> None:
-    """End what dead writers began and finish deletions, now and then; runs until it is cancelled."""
+async def sweep(current: Callable[[], Parts]) -> None:
+    """End what dead writers began and finish deletions, now and then; runs until it is cancelled. `current`
+    are the parts of the model that serves."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(SWEEP_S)
         try:
+            parts = current()
             before = parts.clock.now() - INTENT_LIFE
             await loop.run_in_executor(parts.blocking, _sweep, parts, before)
         except Exception:  # nor the sweeping
             _logger.exception("sweeping")
 
 
-def _writer_name(parts: Parts) -> str:
+def writer_name(parts: Parts) -> str:
     """Another one for each server: each has its data folder to itself."""
     place = f"{socket.gethostname()}:{parts.settings.data_dir.absolute()}"
     return f"server-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
@@ -98,7 +101,8 @@ def _load(parts: Parts) -> None:
 def _sweep(parts: Parts, dead_before: datetime) -> None:
     """End the intents begun before that time, remove what must go, rewrite files when that is due."""
     try:
-        parts.rows.rewrite_intended(dead_before)
+        for rows in (parts.rows, *parts.galleries.others()):
+            rows.rewrite_intended(dead_before)
         parts.catalogue.expire_intents(dead_before)
         parts.eraser.sweep()
         if parts.eraser.is_due():

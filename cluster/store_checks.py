@@ -24,12 +24,13 @@ _logger = logging.getLogger(__name__)
 class StoreChecks:
     """What the stores of one server said last. `run` for one event loop, `readings` from any thread."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._every_s = parts.settings.telemetry.store_check_s
+    def __init__(self, current: Callable[[], Parts]) -> None:
+        """`current`: the parts of the model that serves, for it may be switched."""
+        self._every_s = current().settings.telemetry.store_check_s
         self._asked: dict[str, Callable[[], object]] = {
-            "catalogue": parts.catalogue.rev,
-            "gallery": lambda: parts.gallery.get([_NOBODY]),
-            "photos": lambda: parts.photos.exists(_AGENCY, _NOTHING),
+            "catalogue": current().catalogue.rev,  # the same whichever serves
+            "gallery": lambda: current().gallery.get([_NOBODY]),
+            "photos": lambda: current().photos.exists(_AGENCY, _NOTHING),
         }
         self._up: dict[str, bool] = {}
 

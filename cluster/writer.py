@@ -18,6 +18,7 @@ from catalogue.store import Catalogue
 from catalogue.types import Item, RecordWrite, Store, StoredRecord, WriteResult
 from cluster.erasing import Eraser
 from cluster.followed import Followed
+from cluster.galleries import Galleries
 from cluster.gallery_rows import GalleryRows
 from cluster.rows import face_row
 from homeward.errors import HomewardError, InvalidInput
@@ -62,8 +63,10 @@ class Writer:
         eraser: Eraser,
         executor: Executor,
         lease: Lease | None = None,
+        galleries: Galleries | None = None,
     ) -> None:
-        """`lease`: of a bulk load, without which nothing is committed."""
+        """`lease`: of a bulk load, without which nothing is committed. `galleries`: where else rows of the
+        same records may lie."""
         self._catalogue = catalogue
         self._photos = photos
         self._gallery = gallery
@@ -72,6 +75,7 @@ class Writer:
         self._eraser = eraser
         self._executor = executor
         self._lease = lease
+        self._galleries = galleries
 
     def write(self, jobs: Sequence[Job]) -> list[Committed | Exception]:
         """One result per job, in order: what was committed, or why it was not.
@@ -117,6 +121,8 @@ class Writer:
         }
         if behind:
             self._gallery_rows.rewrite(behind)
+            if self._galleries is not None:
+                self._galleries.rewrite(behind)
         self._live.catch_up(
             [
                 Pushed(record, result.rev, from_rows(own, self._gallery_rows.dimension), result.removed_faces)

@@ -55,20 +55,26 @@ class MilvusGallery:
     def __init__(self, connection: Connection, base: str, model_id: str, dimension: int) -> None:
         self._connection = connection
         self._base = base
-        self._collection = base
         self._description = f"Homeward, {dimension}-d templates of model {model_id}"
         self._dimension = dimension
         self._timeout_s = connection.timeout_s
         self._fields: dict[str, Any]
-        self._writing = threading.Lock()
-        with translated("opening the collection"), connection.guard():
+        # A folder's galleries of one model take turns: a rewrite concerns all that are open.
+        self._writing = threading.Lock() if connection.lite is None else connection.lite.turn_of(base)
+        with self._writing, translated("opening the collection"), connection.guard():
             if connection.lite is not None:
-                self._collection = connection.lite.recover(base)
+                connection.lite.recover(base)
             create_collection(connection, self._collection, dimension, self._description)
             self._fields = check_collection(connection, self._collection, dimension)
         described = str(self._fields["description"])
         if described not in ("", self._description):  # Lite keeps no description
             raise Corrupt(f"collection {base} is of another model: {described!r}; name another prefix")
+
+    @property
+    def _collection(self) -> str:
+        """The collection in use."""
+        lite = self._connection.lite
+        return self._base if lite is None else lite.in_use(self._base)
 
     def upsert(self, rows: Sequence[FaceRow] | Columns) -> None:
         """Add rows, or replace those of the same face id (of several in one call, the last counts).
@@ -217,7 +223,6 @@ class MilvusGallery:
             raise Corrupt(f"the rewrite copied {copied} of {self.count()} templates; nothing was changed")
         with lite.guard():
             lite.use(self._base, new)
-            self._collection = new
             lite.remove(old)
 
     def _checked(self, rows: Sequence[FaceRow] | Columns) -> Columns:

@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,8 @@ class LiteFolder:
         self.path = path
         self.users = 0
         self._calls = threading.RLock()
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._known: dict[str, str] | None = None  # what the pointers' file says: nobody else writes it
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
         self._socket = Path(tempfile.mkdtemp(prefix="homeward-"))  # mode 0700; short, as sockets need
@@ -70,6 +73,10 @@ class LiteFolder:
         with self._calls:
             yield
 
+    def turn_of(self, base: str) -> threading.Lock:
+        """Held by whoever writes to the gallery `base` or rewrites it."""
+        return self._turns[base]
+
     def in_use(self, base: str) -> str:
         """The collection that holds the gallery `base` now."""
         return self._pointers().get(base, base)
@@ -77,13 +84,24 @@ class LiteFolder:
     def use(self, base: str, collection: str) -> None:
         """Make `collection`, which must be whole, the gallery `base`, now and after any crash."""
         self._sync_tree(self._folder(collection))
-        pointers = {**self._pointers(), base: collection}
+        self._point({**self._pointers(), base: collection})
+
+    def drop(self, base: str) -> None:
+        """Remove every collection that is or was the gallery `base`. A crash in between leaves what the next
+        call removes, and a gallery that cannot be opened meanwhile."""
+        for folder in sorted((self.path / "collections").iterdir()):
+            if folder.name == base or folder.name.startswith(f"{base}_"):
+                self.remove(folder.name)
+        self._point({other: name for other, name in self._pointers().items() if other != base})
+
+    def _point(self, pointers: dict[str, str]) -> None:
         new = self.path / f"{_POINTER}.new"
         with new.open("w", encoding="utf-8") as file:
             json.dump(pointers, file)
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path / _POINTER)
+        self._known = pointers
         _sync(self.path)
 
     def next_name(self, base: str) -> str:
@@ -146,6 +164,11 @@ class LiteFolder:
                 shutil.rmtree(self._socket, ignore_errors=True)
 
     def _pointers(self) -> dict[str, str]:
+        if self._known is None:
+            self._known = self._read_pointers()
+        return self._known
+
+    def _read_pointers(self) -> dict[str, str]:
         try:
             found: dict[str, Any] = json.loads((self.path / _POINTER).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from homeward.config import GallerySettings
 from index.gallery import MilvusGallery, collection_name
-from index.milvus import connect, dimension_of
+from index.milvus import connect, dimension_of, translated
 
 
 def open_gallery(settings: GallerySettings, data_dir: Path, model_id: str, dimension: int) -> MilvusGallery:
@@ -30,5 +30,21 @@ def stored_dimension(settings: GallerySettings, data_dir: Path, model_id: str) -
     try:
         name = collection_name(settings.collection, model_id)
         return dimension_of(connection, name if connection.lite is None else connection.lite.in_use(name))
+    finally:
+        connection.close()
+
+
+def drop_gallery(settings: GallerySettings, data_dir: Path, model_id: str) -> None:
+    """Remove the model's collection, if it is there, and with Milvus Lite every file of it. May be repeated.
+
+    Nobody may have it open to write. Raises `StoreUnavailable`."""
+    connection = connect(settings, data_dir)
+    try:
+        name = collection_name(settings.collection, model_id)
+        with translated("dropping a collection"), connection.guard():
+            if connection.lite is not None:
+                connection.lite.drop(name)
+            elif connection.client.has_collection(name, timeout=settings.timeout_s):
+                connection.client.drop_collection(name, timeout=settings.timeout_s)
     finally:
         connection.close()

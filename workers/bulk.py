@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from homeward.cores import usable_cores
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected
+from homeward.face_message import SeenFace
 from homeward.types import PhotoFaces
 from workers.decode import DecodedPhoto
 
@@ -43,6 +44,8 @@ class Model(Protocol):
     def device(self) -> str: ...
 
     def embed_each(self, photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]: ...
+
+    def embed_known(self, photo: Photo, known: Sequence[SeenFace]) -> PhotoFaces | HomewardError: ...
 
 
 class Decoder(Protocol):
@@ -123,6 +126,10 @@ class BulkEmbedding:
         future.add_done_callback(lambda _: self._room.release())
         return future
 
+    def known(self, photo: bytes, faces: Sequence[SeenFace]) -> PhotoFaces | HomewardError:
+        """Templates of faces that another detector found in a photo, see `Pipeline.embed_known`. Waits."""
+        return self._executor.submit(self._known, photo, faces).result()
+
     def close(self) -> None:
         """Finish what was begun, end the threads and the decoders."""
         self._executor.shutdown()
@@ -131,6 +138,13 @@ class BulkEmbedding:
     def _work(self, photos: Sequence[bytes]) -> BulkBatch:
         with self._in_lane():
             return self._batch(photos)
+
+    def _known(self, photo: bytes, faces: Sequence[SeenFace]) -> PhotoFaces | HomewardError:
+        decoded = self._decoded([photo])[0]
+        if isinstance(decoded, PhotoRejected):
+            return decoded
+        with self._in_lane(), self._in_model:
+            return self._model.embed_known(decoded, faces)
 
     def _batch(self, photos: Sequence[bytes]) -> BulkBatch:
         begun = time.perf_counter()

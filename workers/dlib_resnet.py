@@ -26,7 +26,7 @@ SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 CHIP_PX = 150
 # Where MTCNN's landmarks lie in the chips dlib cuts: the median over 294 chips of real faces.
 CHIP_POINTS = ((46.45, 44.74), (101.39, 44.70), (73.38, 77.56), (48.18, 101.14), (99.81, 101.26))
-_DIMENSION = 128
+DIMENSION = 128
 _CONVOLUTIONS = 29
 _SPREAD = 256  # the input less its mean is divided by this: a power of two, so that no bit is lost
 # Residual blocks in order: output channels, and whether the block halves the image.
@@ -87,7 +87,7 @@ class DlibResnet:
     """The `Embedder` of the default model: (n, 3, 150, 150) float32 RGB 0..255 -> (n, 128) float32."""
 
     crop = CropSpec(CHIP_PX, CHIP_POINTS)
-    dimension = _DIMENSION
+    dimension = DIMENSION
 
     def __init__(
         self, weights: ResnetWeights, device: torch.device, dtype: torch.dtype, *, model_id: str
@@ -115,7 +115,7 @@ class DlibResnet:
     def embed(self, crops: Tensor) -> Tensor:
         """Before normalisation; equals dlib's descriptor to 1e-5 in float32."""
         if len(crops) == 0:
-            return torch.zeros((0, _DIMENSION), device=crops.device)
+            return torch.zeros((0, DIMENSION), device=crops.device)
         x = (crops - self._mean).to(self._dtype, memory_format=torch.channels_last)
         layers = iter(self._convolutions)
         x = _max_pool_3x3(next(layers).relu(x))

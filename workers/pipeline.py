@@ -14,6 +14,7 @@ from torch import Tensor
 
 from homeward.config import WorkerSettings
 from homeward.errors import HomewardError, InvalidInput, TemplateInvalid, WorkerUnavailable
+from homeward.face_message import SeenFace
 from homeward.types import Box, Face, Float32, PhotoFaces, Quality, UInt8
 from workers.align import align
 from workers.decode import DecodedPhoto
@@ -84,10 +85,28 @@ class Pipeline:
                 return [result for photo in photos for result in self.embed_each([photo])]
             return [_as_typed(error)]
 
+    def embed_known(self, photo: Photo, known: Sequence[SeenFace]) -> PhotoFaces | HomewardError:
+        """As `embed_each` of one photo, with faces that another detector found: boxes and landmarks in pixels
+        of the upright photo at full size. Ordinals count `known`."""
+        zoom = _zoom(photo).to(torch.float32)
+        boxes = torch.tensor([(one.box.x, one.box.y, one.box.width, one.box.height) for one in known])
+        landmarks = torch.from_numpy(np.stack([one.landmarks for one in known]).astype(np.float32))
+        located = _Located(
+            boxes.reshape(-1, 4) / zoom.repeat(2),
+            landmarks / zoom,
+            torch.tensor([one.detector_score for one in known]),
+        )
+        try:
+            return self._embed_batch([photo], [located])[0]
+        except (HomewardError, RuntimeError, ValueError, MemoryError) as error:
+            return _as_typed(error)
+
     @torch.inference_mode()
-    def _embed_batch(self, photos: Sequence[Photo]) -> list[PhotoFaces | HomewardError]:
+    def _embed_batch(
+        self, photos: Sequence[Photo], found: Sequence[_Located] | None = None
+    ) -> list[PhotoFaces | HomewardError]:
         images = [self._on_device(photo) for photo in photos]
-        located = self._locate(photos, images)
+        located = self._locate(photos, images) if found is None else [self._placed(one) for one in found]
         owner = torch.tensor([i for i, faces in enumerate(located) for _ in faces.scores], dtype=torch.int64)
         landmarks = torch.cat([faces.landmarks for faces in located])
         crops = align(images, owner.to(landmarks.device), landmarks, self._model.embedder.crop)
@@ -157,6 +176,10 @@ class Pipeline:
             found = self._model.detector.detect([images[position] for position in positions], min_face_px)
             located |= zip(positions, (self._ordered(faces) for faces in found), strict=True)
         return [located[position] for position in range(len(photos))]
+
+    def _placed(self, faces: _Located) -> _Located:
+        device = self._model.device
+        return _Located(faces.boxes.to(device), faces.landmarks.to(device), faces.scores.to(device))
 
     def _ordered(self, found: Detections) -> _Located:
         """The `max_faces` largest, by position: top, then left, in whole pixels, so that the last bits

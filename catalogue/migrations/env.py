@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from catalogue import upgrade_tables  # noqa: F401 - its tables are among those of `metadata`
 from catalogue.tables import metadata
 
 context.configure(

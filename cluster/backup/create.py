@@ -43,7 +43,10 @@ from photos.documents import DocumentStore
 Progress = Callable[[str, int, int], object]  # of what, done, of how many
 
 # Settings that belong to processes, or to the files of this system.
-_NOT_KEPT = ("shard_map/", "shard_entry/", "shard_leaving/", "embedding_worker/", REWRITE_DUE)
+_NOT_KEPT = (
+    *("shard_map/", "shard_entry/", "shard_leaving/", "embedding_worker/", "upgrade_server/"),
+    REWRITE_DUE,
+)
 _READERS = 8
 _AHEAD = 64  # photos that are read at a time, if they are not too large
 _PAGE = 4096  # changes

@@ -172,16 +172,18 @@ def _shard(shard: Any) -> dict[str, Any]:
 
 
 async def _model() -> IndexModel:
+    """The model that serves."""
+    from catalogue.open import open_catalogue
     from cluster.shard_process import IndexModel
-    from cluster.worker_placement import OpenedPlacements
-    from workers.open import open_embedding
+    from cluster.upgrade.models import serving_model
 
     settings = state().settings
-    embedding = await open_embedding(settings, OpenedPlacements.of(settings))
+    catalogue = await asyncio.to_thread(open_catalogue, settings.catalogue, settings.data_dir)
     try:
-        return IndexModel(embedding.model_id, embedding.dimension)
+        model = await serving_model(settings, catalogue)
     finally:
-        await embedding.close()
+        catalogue.close()
+    return IndexModel(model.model_id, model.dimension)
 
 
 async def _with_maps(work: Any) -> Any:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.cli.exits import Exit, command
+from cluster.cli.migrate import migrate_app
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
 from homeward.types import Calibration
@@ -32,6 +33,8 @@ models_app = typer.Typer(
     "one command away, and recommended for real use.",
     no_args_is_help=True,
 )
+
+models_app.add_typer(migrate_app, name="migrate")
 
 
 @models_app.command("list")
@@ -222,7 +225,10 @@ def _tell_installed(item: Installed) -> None:
     out.print(f"licence {item.bundle.licence}; templates carry {item.bundle.model_id}", soft_wrap=True)
     how = f'workers.bundle = "{item.name}" in the settings, or HOMEWARD_WORKERS__BUNDLE={item.name}'
     out.print(f"Use it: {how}", soft_wrap=True)
-    out.print("Records enrolled with another model must be enrolled again.", style="yellow")
+    out.print(
+        f"Records enrolled with another model come along by: homeward models migrate --to {item.name}",
+        style="yellow",
+    )
 
 
 def _tell_calibration(fitted: Calibration, path: Path, failed: int) -> None:

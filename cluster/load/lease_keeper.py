@@ -8,12 +8,11 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psutil
 
-from catalogue.ledger import LoadLedger
-from catalogue.load_types import Lease, Load
+from catalogue.load_types import Lease
 from homeward.errors import Conflict, HomewardError
 
 _SAME_BEGIN_S = 2.0
@@ -21,12 +20,27 @@ _SAME_BEGIN_S = 2.0
 _logger = logging.getLogger(__name__)
 
 
+class Renewing(Protocol):
+    """What of a ledger is used."""
+
+    def renew(self, lease: Lease) -> None:
+        """Say that the driver lives. Raises `Conflict` when the lease is another's."""
+        ...
+
+
+class Driven(Protocol):
+    """What has a driver: a load, or an upgrade of the model."""
+
+    @property
+    def holder(self) -> str: ...
+
+
 def holder() -> str:
     """Who this process is, for people and for `is_dead`: host, process id and when it began."""
     return f"{socket.gethostname()} process {os.getpid()} begun {psutil.Process().create_time():.0f}"
 
 
-def is_dead(load: Load) -> bool:
+def is_dead(load: Driven) -> bool:
     """Whether the driver was a process of this machine that is no more: nobody need wait for its lease."""
     words = load.holder.split()
     if len(words) != 5 or words[0] != socket.gethostname():
@@ -44,7 +58,7 @@ class LeaseKeeper:
     """A context in which a thread says every so often that the driver lives. `lost` is called, once, when the
     lease is another's; a ledger that does not answer is asked again."""
 
-    def __init__(self, ledger: LoadLedger, lease: Lease, lapse_s: float, lost: Callable[[], object]) -> None:
+    def __init__(self, ledger: Renewing, lease: Lease, lapse_s: float, lost: Callable[[], object]) -> None:
         self._ledger = ledger
         self._lease = lease
         self._every_s = lapse_s / 5

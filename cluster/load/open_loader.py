@@ -12,6 +12,7 @@ from catalogue.open import open_catalogue
 from catalogue.store import Catalogue
 from cluster.erasing import Eraser
 from cluster.followed import NoIndex
+from cluster.galleries import Galleries
 from cluster.gallery_rows import GalleryRows
 from cluster.load.ahead import Ahead
 from cluster.load.load_documents import LoadDocuments
@@ -24,6 +25,7 @@ from cluster.load.picture import picture_hash
 from cluster.load.spec import LoadSpec
 from cluster.load.tally import Tally
 from cluster.open_snapshots import open_snapshots
+from cluster.upgrade.models import serving_settings
 from cluster.writer import Writer
 from homeward.clock import SystemClock
 from homeward.config import Settings
@@ -43,10 +45,11 @@ def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Lo
     (LOAD_MODEL) when the model is not the one that the load was begun with.
     """
     with ExitStack() as stack:
-        embedding = open_bulk(settings, picture_hash)
-        stack.callback(embedding.close)
         catalogue = open_catalogue(settings.catalogue, settings.data_dir)
         stack.callback(catalogue.close)
+        begun_with = catalogue.loads.get(lease.load).model_id
+        embedding = open_bulk(serving_settings(settings, catalogue, begun_with), picture_hash)
+        stack.callback(embedding.close)
         catalogue.loads.settle_model(lease, embedding.model_id, embedding.dimension)
         model = (embedding.model_id, embedding.dimension)
         writer = stack.enter_context(
@@ -84,15 +87,21 @@ def _open_writer(
         gallery = open_gallery(settings.gallery, settings.data_dir, *model)
         stack.callback(gallery.close)
         snapshots = open_snapshots(settings, catalogue, *model)
+        opened = partial(open_gallery, settings.gallery, settings.data_dir)
+        galleries = Galleries(catalogue, model[0], opened)
+        stack.callback(galleries.close)
         writer = Writer(
             catalogue=catalogue,
             photos=photos,
             gallery=gallery,
             live=NoIndex(),
             gallery_rows=GalleryRows(catalogue, gallery, *model),
-            eraser=Eraser(catalogue, photos, gallery, SystemClock(), snapshots, loads=documents),
+            eraser=Eraser(
+                catalogue, photos, gallery, SystemClock(), snapshots, loads=documents, galleries=galleries
+            ),
             executor=stack.enter_context(ThreadPoolExecutor(_PUTTERS, thread_name_prefix="put")),
             lease=lease,
+            galleries=galleries,
         )
         yield PartWriter(
             writer,

@@ -163,7 +163,12 @@ def as_json(report: LoadReport, total_photos: int | None = None) -> dict[str, An
 def _cells(row: PhotoRow) -> Iterator[object]:
     texts = (row.photo, row.reference, row.line or "", row.code, row.message, advice(row.code)[1])
     for value in (row.number, *texts, row.bytes or "", row.sha256):
-        yield f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        yield plain_cell(value)
+
+
+def plain_cell(value: object) -> object:
+    """A cell's value that no spreadsheet program takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _shares(counts: Mapping[str, int], most: int) -> dict[str, int]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from catalogue.load_types import Load, LoadState
 from catalogue.store import Catalogue
 from catalogue.types import Store
 from cluster.erasing import Eraser
+from cluster.galleries import Galleries
 from cluster.gallery_rows import GalleryRows
 from cluster.load.drive import Driver
 from cluster.load.lease_keeper import LeaseKeeper
 from cluster.load.load_documents import LoadDocuments
 from cluster.open_snapshots import open_snapshots
 from cluster.startup import INTENT_LIFE
+from cluster.upgrade.models import model_in_use
 from homeward.clock import SystemClock
 from homeward.config import Settings
 from homeward.errors import HomewardError, StoreUnavailable
@@ -75,13 +78,15 @@ def undo(
 def _sweep(settings: Settings, load: Load, catalogue: Catalogue, documents: LoadDocuments) -> None:
     """Remove from gallery and photo store what nothing refers to any more. What a writer has announced is
     left to it, and to the sweeper once it is certain to be dead."""
-    model = (load.model_id, load.dimension)
+    model = model_in_use(catalogue, load.model_id, load.dimension)
     gallery = open_gallery(settings.gallery, settings.data_dir, *model)
+    galleries = Galleries(catalogue, model[0], partial(open_gallery, settings.gallery, settings.data_dir))
     clock = SystemClock()
     alone = not settings.catalogue.uri  # so what is announced is a dead writer's
     dead_before = clock.now() if alone else clock.now() - INTENT_LIFE
     try:
-        GalleryRows(catalogue, gallery, *model).rewrite_intended(dead_before)
+        for rows in (GalleryRows(catalogue, gallery, *model), *galleries.others()):
+            rows.rewrite_intended(dead_before)
         catalogue.expire_intents(dead_before)
         eraser = Eraser(
             catalogue,
@@ -90,9 +95,11 @@ def _sweep(settings: Settings, load: Load, catalogue: Catalogue, documents: Load
             clock,
             open_snapshots(settings, catalogue, *model),
             loads=documents,
+            galleries=galleries,
         )
         eraser.sweep()
     finally:
+        galleries.close()
         gallery.close()
     left = [store.value for store in Store if _left(catalogue, store)]
     if left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -27,8 +28,9 @@ _STATES = {
 class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
     """For operators. Diagnosing and erasing take turns: one at a time."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, current: Callable[[], Parts]) -> None:
+        """`current`: asked once per call, for the model may be switched between two."""
+        self._current = current
         self._turn = asyncio.Lock()
 
     async def GetStatus(
@@ -37,7 +39,8 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         context: _Context,
     ) -> operations_pb2.GetStatusResponse:
         """From memory alone, or from the catalogue where shards hold the index."""
-        parts, settings = self._parts, self._parts.settings
+        parts = self._current()
+        settings = parts.settings
         rows, records, rev = parts.index.rows, parts.index.records, parts.index.rev
         if parts.router is not None:
             counts = await asyncio.get_running_loop().run_in_executor(parts.blocking, parts.catalogue.counts)
@@ -64,7 +67,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
     ) -> operations_pb2.DiagnoseResponse:
         """Check, and with `mend` repair."""
         async with self._turn:
-            checks = await diagnose(self._parts, mend=request.mend)
+            checks = await diagnose(self._current(), mend=request.mend)
         return operations_pb2.DiagnoseResponse(
             checks=[
                 operations_pb2.Check(
@@ -84,9 +87,8 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
     ) -> operations_pb2.EraseResponse:
         """Rewrite the stores' files."""
         async with self._turn:
-            done = await asyncio.get_running_loop().run_in_executor(
-                self._parts.blocking, self._parts.eraser.rewrite
-            )
+            parts = self._current()
+            done = await asyncio.get_running_loop().run_in_executor(parts.blocking, parts.eraser.rewrite)
         return operations_pb2.EraseResponse(
             stores=[
                 operations_pb2.StoreErased(store=one.store, erased=one.erased, note=one.note) for one in done

@@ -63,6 +63,7 @@ def read_search(message: search_pb2.SearchRequest, client: str = "", peer: str =
         ),
         evidence=message.evidence_limit,
         min_rev=message.min_rev,
+        model_id=text(message.model_id, "model_id"),
     )
 
 

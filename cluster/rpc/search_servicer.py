@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.rpc import status_pb2
 
-from cluster.compose import Parts
 from cluster.rpc.fields import SHORT_CHARS, text
 from cluster.rpc.interceptors import seconds_left
 from cluster.rpc.search_messages import read_context, read_search, write_answer, write_comparison, write_times
 from cluster.rpc.status import code_of, status_of
-from cluster.search import Searcher
-from cluster.search_types import SearchAnswer
+from cluster.search_types import Comparison, SearchAnswer, SearchContext, SearchRequest
 from homeward.call_context import CallContext, enter_item
+from homeward.config import Settings
 from homeward.errors import DeadlineExceeded, HomewardError, InvalidInput
 from homeward.telemetry import CallEnded, emit
 from homeward.v1 import search_pb2, search_pb2_grpc
+
+Result = TypeVar("Result")
 
 _TIMES_BYTES = 256  # that are added at last
 REPLY_S = 0.25  # kept of the deadline for the search itself, when it waits for a rev
@@ -29,11 +30,23 @@ REPLY_S = 0.25  # kept of the deadline for the search itself, when it waits for 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in the stubs alone
 
 
+class Searches(Protocol):
+    """A `Searcher`, or what chooses one for each call."""
+
+    async def search(
+        self, request: SearchRequest, wait_s: float, write: Callable[[SearchAnswer], Result]
+    ) -> tuple[SearchAnswer, Result]: ...
+
+    async def compare(
+        self, context: SearchContext, photos: tuple[bytes, bytes], ordinals: tuple[int | None, int | None]
+    ) -> Comparison: ...
+
+
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     """Candidate lists for people to review."""
 
-    def __init__(self, parts: Parts, searcher: Searcher) -> None:
-        self._parts = parts
+    def __init__(self, settings: Settings, searcher: Searches) -> None:
+        self._settings = settings
         self._searcher = searcher
 
     async def Search(self, request: search_pb2.SearchRequest, context: _Context) -> search_pb2.SearchResponse:
@@ -47,7 +60,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
         At most `stream_in_flight` are worked on or wait for the client to take their answer.
         """
-        free = asyncio.Semaphore(self._parts.settings.search.stream_in_flight)
+        free = asyncio.Semaphore(self._settings.search.stream_in_flight)
         answers: asyncio.Queue[search_pb2.SearchStreamResponse | Exception | None] = asyncio.Queue()
         running: set[asyncio.Task[None]] = set()
 
@@ -95,7 +108,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
     @property
     def _deadline_s(self) -> float:
-        return self._parts.settings.server.deadline_s
+        return self._settings.server.deadline_s
 
     async def _search(
         self, request: search_pb2.SearchRequest, context: _Context, left_s: float
@@ -108,7 +121,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
     def _written(self, answer: SearchAnswer) -> search_pb2.SearchResponse:
         message = write_answer(answer)
-        most = self._parts.settings.server.max_message_bytes
+        most = self._settings.server.max_message_bytes
         if message.ByteSize() + _TIMES_BYTES > most:
             raise InvalidInput(
                 f"the answer has more than {most} bytes; ask for fewer candidates, less evidence or one face",

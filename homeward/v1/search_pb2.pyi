@@ -181,6 +181,7 @@ class SearchRequest(google.protobuf.message.Message):
     FACE_ORDINAL_FIELD_NUMBER: builtins.int
     EVIDENCE_LIMIT_FIELD_NUMBER: builtins.int
     MIN_REV_FIELD_NUMBER: builtins.int
+    MODEL_ID_FIELD_NUMBER: builtins.int
     photo: builtins.bytes
     record_id: builtins.str
     """An enrolled record: best over its faces; itself and its photos are left out."""
@@ -199,6 +200,11 @@ class SearchRequest(google.protobuf.message.Message):
     min_rev: builtins.int
     """Answer only from a state that holds this rev of the change log; UNAVAILABLE with reason
     REV_NOT_REACHED when the deadline comes first.
+    """
+    model_id: builtins.str
+    """While the model is being upgraded both can be searched with, to compare them: the one to use. Empty:
+    the one that serves, or of a template the one that made it. UNAVAILABLE with reason MODEL_NOT_LOADED
+    where the server does not have it.
     """
     @property
     def context(self) -> global___SearchContext: ...
@@ -224,9 +230,10 @@ class SearchRequest(google.protobuf.message.Message):
         face_ordinal: builtins.int | None = ...,
         evidence_limit: builtins.int = ...,
         min_rev: builtins.int = ...,
+        model_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_face_ordinal", b"_face_ordinal", "_min_comparison_score", b"_min_comparison_score", "_min_log_likelihood_ratio", b"_min_log_likelihood_ratio", "context", b"context", "face_ordinal", b"face_ordinal", "facts", b"facts", "filter", b"filter", "min_comparison_score", b"min_comparison_score", "min_log_likelihood_ratio", b"min_log_likelihood_ratio", "photo", b"photo", "probe", b"probe", "record_id", b"record_id", "template", b"template"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_face_ordinal", b"_face_ordinal", "_min_comparison_score", b"_min_comparison_score", "_min_log_likelihood_ratio", b"_min_log_likelihood_ratio", "context", b"context", "evidence_limit", b"evidence_limit", "face_ordinal", b"face_ordinal", "facts", b"facts", "filter", b"filter", "include_implausible", b"include_implausible", "limit", b"limit", "min_comparison_score", b"min_comparison_score", "min_log_likelihood_ratio", b"min_log_likelihood_ratio", "min_rev", b"min_rev", "photo", b"photo", "probe", b"probe", "record_id", b"record_id", "template", b"template"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_face_ordinal", b"_face_ordinal", "_min_comparison_score", b"_min_comparison_score", "_min_log_likelihood_ratio", b"_min_log_likelihood_ratio", "context", b"context", "evidence_limit", b"evidence_limit", "face_ordinal", b"face_ordinal", "facts", b"facts", "filter", b"filter", "include_implausible", b"include_implausible", "limit", b"limit", "min_comparison_score", b"min_comparison_score", "min_log_likelihood_ratio", b"min_log_likelihood_ratio", "min_rev", b"min_rev", "model_id", b"model_id", "photo", b"photo", "probe", b"probe", "record_id", b"record_id", "template", b"template"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_face_ordinal", b"_face_ordinal"]) -> typing.Literal["face_ordinal"] | None: ...
     @typing.overload

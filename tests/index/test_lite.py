@@ -18,7 +18,7 @@ from homeward.errors import Corrupt, StoreUnavailable
 from index.gallery import MilvusGallery, collection_name
 from index.lite import LiteFolder
 from index.milvus import LITE_FOLDER
-from index.open import open_gallery
+from index.open import drop_gallery, open_gallery
 from tests.index.contract import same
 from tests.index.random_rows import DIMENSION, World
 
@@ -173,3 +173,32 @@ def test_readers_miss_nothing_while_rows_are_flushed_and_rewritten(tmp_path: Pat
         reader.join()
     gallery.close()
     assert not wrong
+
+
+def test_a_rewrite_takes_along_every_gallery_of_the_model_that_is_open(tmp_path: Path) -> None:
+    one, other = _open(tmp_path), _open(tmp_path)
+    rows = World(Random(3)).distinct_rows(6)
+    one.upsert(rows)
+    other.delete([rows[0].face_id])
+    assert one.erase().erased
+    assert other.count() == 5
+    other.upsert(rows[:1])
+    assert one.count() == 6
+    other.close()
+    one.close()
+
+
+def test_a_dropped_gallery_leaves_no_file_and_can_be_begun_anew(tmp_path: Path) -> None:
+    gallery = _open(tmp_path)
+    rows = World(Random(4)).distinct_rows(3)
+    gallery.upsert(rows)
+    gallery.erase()
+    gallery.close()
+    for _ in range(2):
+        drop_gallery(GallerySettings(), tmp_path, MODEL)
+        assert list((tmp_path / LITE_FOLDER / "collections").iterdir()) == []
+    gallery = _open(tmp_path)
+    assert gallery.count() == 0
+    gallery.upsert(rows)
+    assert gallery.count() == 3
+    gallery.close()

@@ -42,6 +42,21 @@ def test_a_photo_alone_and_in_a_batch_gives_the_same_faces(precision: str) -> No
             assert cosine(one.template, other.template) >= 0.9999
 
 
+@pytest.mark.parametrize("shrunk", [1, 2])
+def test_faces_that_are_known_get_the_templates_of_faces_that_are_found(shrunk: int) -> None:
+    pipeline = Pipeline(default_model())
+    photo = decoded(group(2, 2))  # at decode, perhaps to half of the photo's size
+    photo = replace(photo, width=photo.width * shrunk, height=photo.height * shrunk)
+    (found,) = pipeline.embed([photo])
+    known = pipeline.embed_known(photo, found.faces[::-1])
+    assert isinstance(known, PhotoFaces)
+    for one, other in zip(found.faces[::-1], known.faces, strict=True):
+        assert cosine(one.template, other.template) > 0.9999
+        np.testing.assert_allclose(one.landmarks, other.landmarks, atol=0.01)
+        assert one.quality.score == pytest.approx(other.quality.score, abs=0.5)
+    assert [face.ordinal for face in known.faces] == list(range(len(found.faces)))
+
+
 def test_the_same_batch_gives_the_same_bits() -> None:
     pipeline = Pipeline(default_model("bfloat16"))
     photos = [decoded(astronaut()), decoded(group(2, 1))]

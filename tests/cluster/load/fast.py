@@ -25,6 +25,7 @@ from cluster.load.spec import LoadSpec
 from cluster.load.undo import Taken, undo
 from homeward.config import LoadSettings, Settings
 from homeward.errors import HomewardError, PhotoReason, PhotoRejected, StoreUnavailable
+from homeward.face_message import SeenFace
 from homeward.types import FaceRow, Float32, PhotoFaces
 from index.columns import Columns, from_rows
 from photos.folder import FolderPhotoStore
@@ -72,6 +73,12 @@ class FakeModel:
         self.photos += len(photos)
         batch = hashlib.sha256(b"".join(contents)).digest()
         return [self._faces(photo, batch) for photo in contents]
+
+    def embed_known(self, photo: Photo, known: Sequence[SeenFace]) -> PhotoFaces | HomewardError:
+        """As `Pipeline`'s."""
+        content = content_of(photo)
+        faces = tuple(fake_face(content, ordinal) for ordinal in range(len(known)))
+        return PhotoFaces(hashlib.sha256(content).hexdigest(), "image/png", 100, 120, MODEL_ID, faces)
 
     def _faces(self, photo: bytes, batch: bytes) -> PhotoFaces:
         count = int(photo[4:5])
