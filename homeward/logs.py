@@ -85,6 +85,12 @@ class LogSink:
 
     def __call__(self, event: Operation) -> None:
         """Log the event."""
+        if (
+            type(event) is Operation
+            and event.outcome in _SAID
+            and not self._logger.isEnabledFor(logging.DEBUG)
+        ):
+            return  # most of all events
         level = _level(event)
         if not self._logger.isEnabledFor(level):
             return
@@ -96,7 +102,7 @@ class LogSink:
 
 
 def _level(event: Operation) -> int:
-    if type(event) is Operation and event.outcome in _SAID:  # most of all events
+    if type(event) is Operation and event.outcome in _SAID:
         return logging.DEBUG
     if isinstance(event, PhotoUnused):
         return logging.DEBUG
