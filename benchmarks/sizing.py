@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.sizing --templates 1e9 --replicas 2
     .venv/bin/python -m benchmarks.sizing --inputs
+    .venv/bin/python -m benchmarks.sizing --rewrite docs/sizing.md   # after a figure was measured anew
 
 Prints a table in Markdown, a column for each number of templates. docs/sizing.md shows such tables and says
 what stands behind them.
@@ -11,13 +12,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks import sizing_inputs as measured
 
 _DAY_S = 86_400.0
+_SHOWN = re.compile(
+    r"^(?P<command>    \.venv/bin/python -m benchmarks\.sizing(?P<words>.*))\n\n(?:\|.*\n)+", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ def needs(site: Site) -> Needs:
 
 
 def size(count: float) -> str:
-    """Bytes in words: decimal, three figures."""
+    """Bytes in words, decimal."""
     for unit, one in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= one:
             return f"{_figures(count / one)} {unit}"
@@ -199,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
         "--shard-gib", type=float, default=default.shard_memory / 2**30, help="memory of a shard"
     )
     made.add_argument("--load-cores", type=float, default=default.load_cores, help="that a load has")
+    made.add_argument("--rewrite", type=Path, help="a page: put what its commands print below each of them")
     made.add_argument("--inputs", action="store_true", help="print the figures it reckons with instead")
     return made
 
@@ -208,10 +216,13 @@ def report(words: Sequence[str] | None = None) -> str:
     given = parser().parse_args(words)
     if given.inputs:
         return inputs()
+    if given.rewrite:
+        given.rewrite.write_text(rewritten(given.rewrite.read_text(encoding="utf-8")), encoding="utf-8")
+        return f"{given.rewrite} is rewritten; the figures in its text are not"
     numbers = (*given.templates, given.replicas, given.searches, given.scan_seconds, given.photo_bytes)
     numbers += (given.templates_per_photo, given.shard_gib, given.load_cores)
-    if min(numbers) <= 0 or not 0 < given.busy <= 1:
-        parser().error("every number is above 0, and --busy at most 1")
+    if not all(0 < number < math.inf for number in numbers) or not 0 < given.busy <= 1:
+        parser().error("every number is above 0 and finite, and --busy at most 1")
     return table(
         [
             Site(
@@ -228,6 +239,11 @@ def report(words: Sequence[str] | None = None) -> str:
             for templates in given.templates
         ]
     )
+
+
+def rewritten(page: str) -> str:
+    """The page with the table below each of its commands as the command prints it now."""
+    return _SHOWN.sub(lambda found: f"{found['command']}\n\n{report(shlex.split(found['words']))}\n", page)
 
 
 if __name__ == "__main__":
