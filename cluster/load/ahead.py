@@ -13,22 +13,27 @@ Opened = TypeVar("Opened")
 
 
 class Ahead(Generic[Opened]):
-    """Opens a context in a thread of its own, at once. Thread-safe; a context that closes what was opened."""
+    """Opens a context in a thread of its own, which closes it, too. Thread-safe; a context itself."""
 
     def __init__(self, open_it: Callable[[], AbstractContextManager[Opened]]) -> None:
         self._open = open_it
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="open")
-        self._opened: Future[Opened] = self._begin()
+        self._opened: Future[Opened] | None = None
+
+    def begin(self) -> None:
+        """Open it, if that was not begun yet."""
+        with self._lock:
+            self._begun()
 
     def get(self) -> Opened:
         """What was opened; waits for it. Raises what opening raised, and then the next call opens again."""
         with self._lock:
             try:
-                return self._opened.result()
+                return self._begun().result()
             except BaseException:
-                self._opened = self._begin()
+                self._opened = None
                 raise
 
     def __enter__(self) -> Self:
@@ -37,8 +42,10 @@ class Ahead(Generic[Opened]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._executor.shutdown()
-        self._stack.close()
+        with self._executor:  # the same thread, which lives until then: what is opened may hang on it
+            self._executor.submit(self._stack.close).result()
 
-    def _begin(self) -> Future[Opened]:
-        return self._executor.submit(lambda: self._stack.enter_context(self._open()))
+    def _begun(self) -> Future[Opened]:
+        if self._opened is None:
+            self._opened = self._executor.submit(lambda: self._stack.enter_context(self._open()))
+        return self._opened

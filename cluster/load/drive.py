@@ -26,7 +26,7 @@ from cluster.load.open_source import open_source
 from cluster.load.patience import Stopped
 from cluster.load.planning import Planner, check_sources
 from cluster.load.progress import Display
-from cluster.load.runner import Runner, on_ray, open_runner
+from cluster.load.runner import Runner, Runners, on_ray, open_runners
 from cluster.load.spec import LoadSpec, read_spec, write_spec
 from cluster.ownership import own_data_dir
 from homeward.config import Settings
@@ -109,15 +109,18 @@ class Driver:
                 self._stop.wait(_WAIT_S)
 
     def _drive(self, lease: Lease, spec: LoadSpec, state: LoadState, display: Display) -> Ended:
-        with LeaseKeeper(self._ledger, lease, self._settings.loads.lapse_s, self.stop):
+        with (
+            LeaseKeeper(self._ledger, lease, self._settings.loads.lapse_s, self.stop),
+            open_runners(self._settings) as runners,
+        ):
             try:
                 if state is LoadState.PLANNING:
-                    spec = self._plan(lease, spec)
+                    spec = self._plan(lease, spec, runners)
                 else:
                     check_sources(spec, self._open_source)
                     self._ledger.begin(lease, LoadState.LOADING)
                 state = LoadState.STOPPED
-                final = self._load(lease, spec, display)
+                final = self._load(lease, spec, display, runners)
             except BaseException as error:
                 why = (
                     error.message if isinstance(error, HomewardError) else f"{type(error).__name__}: {error}"
@@ -147,8 +150,12 @@ class Driver:
         except HomewardError as silent:
             _logger.warning("the ledger does not say yet why %s ended: %s", lease.load, silent.message)
 
-    def _plan(self, lease: Lease, spec: LoadSpec) -> LoadSpec:
-        planner = Planner(self._ledger, self._documents, self._open_source, self.check)
+    def _plan(self, lease: Lease, spec: LoadSpec, runners: Runners) -> LoadSpec:
+        def check() -> None:
+            self.check()
+            runners.prepare()  # there is a photo: sources and manifest can be read
+
+        planner = Planner(self._ledger, self._documents, self._open_source, check)
         planned = planner.lay_ready(spec, lease)
         self._ledger.planned(lease, parts=planned.parts, photos=planned.photos, spec=write_spec(planned.spec))
         return planned.spec
@@ -158,7 +165,7 @@ class Driver:
         if self._stop.is_set():
             raise Stopped("stopped by request")
 
-    def _load(self, lease: Lease, spec: LoadSpec, display: Display) -> Progress:
+    def _load(self, lease: Lease, spec: LoadSpec, display: Display, runners: Runners) -> Progress:
         load = self._ledger.get(lease.load)
         assert load.parts is not None
         done = {part.part for part in self._ledger.parts(lease.load)}
@@ -166,7 +173,7 @@ class Driver:
         before = self._ledger.sums(lease.load).photos
         failure: HomewardError | None = None
         begun = time.monotonic()
-        with open_runner(self._settings, spec, lease) as runner:
+        with runners.open(spec, lease) as runner:
             self._runner = runner
             if self._stop.is_set():
                 runner.stop()

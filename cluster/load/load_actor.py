@@ -7,6 +7,7 @@ token mode is on (`RAY_AUTH_MODE=token`): whoever reaches an open Ray port runs 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
@@ -21,6 +22,7 @@ import ray
 from ray.exceptions import RayError
 
 from catalogue.load_types import Lease
+from cluster.load.ahead import Ahead
 from cluster.load.board import Board
 from cluster.load.counters import Counters
 from cluster.load.part_done import PARTS_AT_A_TIME, PartDone, failed
@@ -149,21 +151,46 @@ class RunOnRay:
         self._board.stop.remote()
 
 
-@contextmanager
-def open_ray_runner(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[RunOnRay]:
-    """Join the cluster of `loads.ray`, or start one that ends with this process."""
-    with _own(settings) if not settings.loads.ray else connected(settings.loads.ray):
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        each = share([Node(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes], settings.loads.actors)
-        workers = settings.workers.model_copy(
+class RayRunners(Ahead[WorkerShare]):
+    """`Runners` over the cluster of `loads.ray`, or one that is started here and ends with the context."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(lambda: _joined(settings))
+        self._settings = settings
+
+    def prepare(self) -> None:
+        """See `Runners`."""
+        self.begin()
+
+    @contextmanager
+    def open(self, spec: LoadSpec, lease: Lease) -> Iterator[RunOnRay]:
+        """See `Runners`."""
+        self.begin()
+        importlib.import_module("ray.data")  # takes as long as the cluster yet does
+        each = self.get()
+        workers = self._settings.workers.model_copy(
             update={
                 "addresses": (),
                 "where": "server",
-                "threads": settings.workers.threads or each.cores,
-                "decode_processes": settings.workers.decode_processes or each.cores,
+                "threads": self._settings.workers.threads or each.cores,
+                "decode_processes": self._settings.workers.decode_processes or each.cores,
             }
         )
-        yield RunOnRay(settings.model_copy(update={"workers": workers}), spec, lease, each)
+        yield RunOnRay(self._settings.model_copy(update={"workers": workers}), spec, lease, each)
+
+
+@contextmanager
+def _joined(settings: Settings) -> Iterator[WorkerShare]:
+    """In another thread than the main one, whose handler of SIGTERM Ray would replace by its own."""
+    logging.getLogger("ray._private.worker").addFilter(_not_of_signals)
+    with _own(settings) if not settings.loads.ray else connected(settings.loads.ray):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield share([Node(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes], settings.loads.actors)
+
+
+def _not_of_signals(record: logging.LogRecord) -> bool:
+    """Ray warns that it left the handler alone, as it should."""
+    return "SIGTERM handler is not set" not in record.getMessage()
 
 
 @contextmanager

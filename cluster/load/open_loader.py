@@ -52,9 +52,8 @@ def open_loader(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Lo
         stack.callback(embedding.close)
         catalogue.loads.settle_model(lease, embedding.model_id, embedding.dimension)
         model = (embedding.model_id, embedding.dimension)
-        writer = stack.enter_context(
-            Ahead(lambda: _open_writer(settings, spec, lease, catalogue, model)),
-        )
+        writer = stack.enter_context(Ahead(lambda: _open_writer(settings, spec, lease, catalogue, model)))
+        writer.begin()
         tally = Tally()
         reader = PartReader(
             spec.sources,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from catalogue.load_types import Lease
@@ -70,19 +70,43 @@ class RunHere:
         self._loader.stop()
 
 
-@contextmanager
-def open_runner(settings: Settings, spec: LoadSpec, lease: Lease) -> Iterator[Runner]:
-    """What the settings say: `loads.where`. Raises what `open_loader` raises, or `WorkerUnavailable`."""
-    if on_ray(settings):
-        from cluster.load.load_actor import open_ray_runner
+class Runners(Protocol):
+    """Where the parts of a load go, before it is known which they are."""
 
-        with open_ray_runner(settings, spec, lease) as runner:
-            yield runner
-    else:
+    def prepare(self) -> None:
+        """Begin what takes long, beside other work; may be called often."""
+        ...
+
+    def open(self, spec: LoadSpec, lease: Lease) -> AbstractContextManager[Runner]:
+        """For a load that lies ready. Raises what `open_loader` raises, or `WorkerUnavailable`."""
+        ...
+
+
+class _Here:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def prepare(self) -> None:
+        """A loader wants the plan."""
+
+    @contextmanager
+    def open(self, spec: LoadSpec, lease: Lease) -> Iterator[Runner]:
         from cluster.load.open_loader import open_loader
 
-        with open_loader(settings, spec, lease) as loader:
+        with open_loader(self._settings, spec, lease) as loader:
             yield RunHere(loader)
+
+
+@contextmanager
+def open_runners(settings: Settings) -> Iterator[Runners]:
+    """What the settings say: `loads.where`."""
+    if on_ray(settings):
+        from cluster.load.load_actor import RayRunners
+
+        with RayRunners(settings) as runners:
+            yield runners
+    else:
+        yield _Here(settings)
 
 
 def on_ray(settings: Settings) -> bool:

@@ -107,11 +107,12 @@ class World:
             entered = {entry.name for entry in await asyncio.to_thread(self.maps.entries)}
             left = max(0.0, give_up - time.monotonic())
             if found is not None and len(names) == len(entered) == shards:
-                ports = {int(shard.address.rpartition(":")[2]) for shard in found.shards}
-                assert ports <= {*range(SHARD_PORTS[0], SHARD_PORTS[-1] + 1)}, "policies would not let them"
                 assert await self.watch.whole(time.monotonic(), left, shards) is not None, (
                     "replicas are missing"
                 )
+                entries = await asyncio.to_thread(self.maps.entries)  # a lost one's address is empty before
+                ports = {int(entry.address.rpartition(":")[2]) for entry in entries}
+                assert ports <= {*range(SHARD_PORTS[0], SHARD_PORTS[-1] + 1)}, "policies would not let them"
                 say(f"{shards} shards hold every slot twice, after {time.monotonic() - begun:.0f} s")
                 return
             assert left, f"there are shards {names}, entered {entered}, not {shards}"

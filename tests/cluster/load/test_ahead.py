@@ -23,6 +23,7 @@ def test_is_opened_once_for_many_threads_and_closed_at_the_end() -> None:
         said.append("closed")
 
     with Ahead(slow) as ahead:
+        ahead.begin()
         got: list[object] = []
         threads = [threading.Thread(target=lambda: got.append(ahead.get())) for _ in range(4)]
         for thread in threads:
@@ -60,6 +61,19 @@ def test_nobody_need_ask_for_it_to_be_closed() -> None:
         yield
         closed.set()
 
-    with Ahead(quick):
-        pass
+    with Ahead(quick) as ahead:
+        ahead.begin()
     assert closed.is_set()
+
+
+def test_what_was_never_begun_is_not_opened() -> None:
+    opened = threading.Event()
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        opened.set()
+        yield
+
+    with Ahead(noted):
+        pass
+    assert not opened.is_set()

@@ -23,6 +23,7 @@ from cluster.load.members import Member
 from cluster.load.outcome_types import Became
 from cluster.load.plan import Plan
 from cluster.load.planning import Planned, Planner
+from cluster.load.runner import Runners
 from cluster.load.spec import LoadSpec, write_spec
 from cluster.load.undo import undo
 from homeward.errors import Conflict, InvalidInput, StoreUnavailable
@@ -151,8 +152,8 @@ def test_an_archive_that_is_exchanged_gives_no_child_the_photo_of_another(
     other = tar_of(tmp_path / "other.tar", two, one)
     real = Driver._plan
 
-    def plan(driver: Driver, lease: Lease, spec: LoadSpec) -> LoadSpec:
-        made = real(driver, lease, spec)
+    def plan(driver: Driver, lease: Lease, spec: LoadSpec, runners: Runners) -> LoadSpec:
+        made = real(driver, lease, spec, runners)
         other.replace(archive)
         return made
 
