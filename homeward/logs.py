@@ -28,7 +28,8 @@ PACKAGES = ("homeward", "catalogue", "photos", "workers", "index", "cluster")
 _FIELDS = "homeward_fields"  # of a record: what it says besides its message
 _FRAMES = 8
 _TOGETHER_S = 0.25
-_LINES = 1000  # that wait at most
+_AT_ONCE_S = 0.1  # so long a warning is waited for
+_LINES = 20_000  # that wait at most
 
 _LEVELS = {
     "INTERNAL": logging.ERROR,
@@ -192,15 +193,18 @@ def where(error: BaseException) -> str:
 class _Together(logging.Handler):
     """Makes and writes the lines of a moment together, in a thread of its own: one by one, between calls,
     each takes several times as long, and each write lets go of the interpreter. From a warning on lines are
-    written at once."""
+    waited for, but not long: whoever reads them no more stops nobody, and lines beyond `_LINES` are counted
+    and lost."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()
         self._stream = stream
         self._waiting: list[Callable[[], str]] = []
-        self._changing = threading.Lock()  # of what waits; never held while a line is made
-        self._writing = threading.Lock()
-        self._end = threading.Event()
+        self._lost = self._added = self._written = 0
+        self._stuck = False  # somebody waited in vain, and nothing was written since
+        self._changing = threading.Condition()  # of what waits; never held while a line is made or written
+        self._wake = threading.Event()
+        self._end = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
         atexit.register(self.flush)
@@ -214,40 +218,61 @@ class _Together(logging.Handler):
         else:
             self._add(lambda: line)
         if record.levelno >= logging.WARNING:
-            self.flush()
+            self.flush(0.0 if self._stuck else _AT_ONCE_S)
 
     def put(self, said: _Said, logger: str) -> None:
         """Make a line of it soon."""
         self._add(lambda: self.format(said.record(logger)))
 
-    def flush(self) -> None:
-        """Write what waits."""
-        with self._writing:
+    def flush(self, wait_s: float = 2.0) -> None:
+        """Have written what waits; for so long it is waited for."""
+        if not self._thread.is_alive():  # it has ended, or this is a fork
+            self._write()
+        elif threading.current_thread() is not self._thread:
             with self._changing:
-                waiting, self._waiting = self._waiting, []
-            if waiting:
-                with suppress(OSError, ValueError):  # nobody reads any more
-                    self._stream.write("".join(map(_made, waiting)))
-                    self._stream.flush()
+                upto = self._added
+                self._wake.set()
+                self._stuck = not self._changing.wait_for(lambda: self._written >= upto, wait_s)
 
     def close(self) -> None:
         """Write what waits, and end."""
-        self._end.set()
-        self._thread.join()
-        self.flush()
+        self._end = True
+        self._wake.set()
+        self._thread.join(2.0)
         atexit.unregister(self.flush)
         super().close()
 
     def _add(self, make: Callable[[], str]) -> None:
         with self._changing:
+            if len(self._waiting) >= _LINES:
+                self._lost += 1
+                return
             self._waiting.append(make)
-            many = len(self._waiting) >= _LINES
-        if many:
-            self.flush()
+            self._added += 1
 
     def _run(self) -> None:
-        while not self._end.wait(_TOGETHER_S):
-            self.flush()
+        while not self._end:
+            self._wake.wait(_TOGETHER_S)
+            self._wake.clear()
+            self._write()
+
+    def _write(self) -> None:
+        with self._changing:
+            waiting, self._waiting = self._waiting, []
+            lost, self._lost = self._lost, 0
+        said = [*map(_made, waiting)]
+        if lost:
+            text = f"{lost} lines of the log are lost: they were not read in time"
+            record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+            said.append(_made(lambda: self.format(record)))
+        if said:
+            with suppress(OSError, ValueError):  # nobody reads any more
+                self._stream.write("".join(said))
+                self._stream.flush()
+        with self._changing:
+            self._written += len(waiting)
+            self._stuck = False
+            self._changing.notify_all()
 
 
 def _made(make: Callable[[], str]) -> str:

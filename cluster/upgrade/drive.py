@@ -125,10 +125,14 @@ class UpgradeDriver:
     def abandon(self) -> Upgrade:
         """Erase the new model's rows everywhere; the old one serves on."""
         with self._step((EMBEDDING, READY, ABANDONING)) as (work, lease, found):
-            if found.state is EMBEDDING:
-                self._ledger.move(lease, (EMBEDDING,), ABANDONING)
-            elif found.state is READY:  # what was enrolled while the new one served must not go with its rows
-                self._switch(work, lease, (READY, ABANDONING), found.old, found.new)
+            # What was enrolled with the new model must not go with its rows: while it served, or by a load of
+            # an earlier upgrade to it that went on in this one. Without any the old model need not be loaded.
+            if found.state is READY or (
+                found.state is EMBEDDING and self._ledger.count_uncovered(found.old.model_id)
+            ):
+                self._switch(work, lease, (found.state, ABANDONING), found.old, found.new)
+            elif found.state is EMBEDDING:
+                self._ledger.switch(lease, (EMBEDDING,), ABANDONING, found.old.model_id)
             self._erase(work, keep=found.old, drop=found.new)
             self._ledger.move(lease, (ABANDONING,), ABANDONED)
         return self._latest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import TypeVar
@@ -25,6 +26,7 @@ from cluster.upgrade.servers import ServerNote, ServerNotes
 from cluster.upgrade.side import Side
 from homeward.call_context import CaseHash
 from homeward.errors import HomewardError, PhotoRejected, Unavailable
+from homeward.logs import where
 
 OpenSecond = Callable[[Parts, UpgradeModel], AbstractAsyncContextManager[Parts]]
 Result = TypeVar("Result")
@@ -32,6 +34,7 @@ Result = TypeVar("Result")
 POLL_S = 0.5
 _AGAIN_S = 10.0  # after the other model could not be loaded
 _IDLE_S = 0.02
+SURE_S = 5.0  # so long holds what the catalogue said; who drives waits three times as long for a note
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class ModelSwitch:
         self._not_before = 0.0
         self._noted = False
         self._retired = False  # rows of the current model are being erased: its lists would lack candidates
+        self._seen_at = -math.inf  # when the catalogue was asked last
         self._stepping = asyncio.Lock()
         self._current = self._add(parts)
 
@@ -84,9 +88,24 @@ class ModelSwitch:
             await self._step()
 
     async def _step(self) -> None:
-        found = await self._blocking(self._parts.catalogue.upgrades.latest)
+        found = await self._look()
         if found is None:
             return
+        try:
+            await self._follow(found)
+        finally:  # also of a server that cannot switch now: the driver has to wait for it
+            await self._tell(found)
+
+    async def _look(self) -> Upgrade | None:
+        """What the catalogue says, and whether the current model's rows are still there by it."""
+        asked_at = asyncio.get_running_loop().time()
+        found = await self._blocking(self._parts.catalogue.upgrades.latest)
+        if asked_at >= self._seen_at:
+            self._seen_at = asked_at
+            self._retired = found is not None and self._current.model_id not in _wanted(found)
+        return found
+
+    async def _follow(self, found: Upgrade) -> None:
         wanted = _wanted(found)
         if found.serving.model_id in self._sides and found.serving.model_id != self._current.model_id:
             await self._switch_to(self._sides[found.serving.model_id])
@@ -96,7 +115,6 @@ class ModelSwitch:
                 await self._drop(model_id)
         for model in wanted.values():
             self._begin_opening(model)
-        await self._tell(found)
 
     async def close(self) -> None:
         """Close every side; the server takes no calls any more."""
@@ -120,6 +138,7 @@ class ModelSwitch:
     ) -> tuple[SearchAnswer, Result]:
         """See `Searcher.search`. A template goes to the model that made it, as long as that is loaded, and a
         request to the model that it names, or `Unavailable` (MODEL_NOT_LOADED) is raised."""
+        await self._check_kept()
         side = self._side_for(request)
         with self._call(side):
             return await side.searcher.search(request, wait_s, write)
@@ -128,13 +147,12 @@ class ModelSwitch:
         self, context: SearchContext, photos: tuple[bytes, bytes], ordinals: tuple[int | None, int | None]
     ) -> Comparison:
         """See `Searcher.compare`."""
-        self._check_kept()
+        await self._check_kept()
         side = self._current
         with self._call(side):
             return await side.searcher.compare(context, photos, ordinals)
 
     def _side_for(self, request: SearchRequest) -> Side:
-        self._check_kept()
         if request.model_id:
             side = self._sides.get(request.model_id)
             if side is None:
@@ -148,7 +166,9 @@ class ModelSwitch:
             return self._sides.get(request.probe.model_id, self._current)
         return self._current
 
-    def _check_kept(self) -> None:
+    async def _check_kept(self) -> None:
+        if asyncio.get_running_loop().time() - self._seen_at > SURE_S:
+            await self._look()  # this process stood still, or has not looked yet: who drives took it for dead
         if self._retired:
             raise Unavailable(
                 "this server is loading the model that serves now; try again, or at another server",
@@ -180,7 +200,7 @@ class ModelSwitch:
             await stack.aclose()
             if not isinstance(error, Exception):
                 raise
-            said = error.message if isinstance(error, HomewardError) else repr(error)
+            said = error.message if isinstance(error, HomewardError) else where(error)
             _logger.error("%s was not loaded, trying again soon: %s", model.model_id, said)  # noqa: TRY400
             return
         side = self._add(parts)

@@ -219,3 +219,22 @@ def test_a_change_is_logged_as_soon_as_an_index_may_follow(catalogue: Catalogue)
     catalogue.upgrades.cover("model-2", [cover(catalogue, "b", "q")], [], lease)
     assert [change.record_id for change in catalogue.changes_since(rev)] == [rid("b")]
     assert catalogue.get(rid("b")).version == version  # whoever holds an etag may go on with it
+
+
+def test_a_photo_that_the_new_model_refused_when_it_was_sent_again_is_a_loss(catalogue: Catalogue) -> None:
+    catalogue.apply([write("a", ["p"]), write("b", ["q", "r"])])
+    lease = begin(catalogue)
+    ledger = catalogue.upgrades
+    made = [cover(catalogue, "a", "p"), cover(catalogue, "b", "q"), cover(catalogue, "b", "r")]
+    ledger.cover("model-2", made, [], lease)
+    ledger.move(lease, (UpgradeState.EMBEDDING,), READY)
+    ledger.switch(lease, (READY,), SWITCHED, "model-2")
+    # Its detector finds no face where the driver had placed one: the old model alone has the child now.
+    catalogue.apply([write("a", {"p": 0}, model="model-2"), write("b", {"q": 0}, model="model-2")])
+    assert ledger.count_uncovered("model-2") == 0
+    listed = {loss.external_reference: loss for loss in ledger.losses("model-2")}
+    assert {name: (loss.lost, loss.left) for name, loss in listed.items()} == {"a": (1, 0), "b": (1, 1)}
+    has = ledger.coverage("model-2", MODEL)
+    assert (has.lost, has.photos_with_losses, has.records_lost) == (2, 2, 1)
+    catalogue.apply([write("a", ["p"], model="model-2"), write("b", ["q"], model="model-2")])
+    assert list(ledger.losses("model-2")) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 
 from catalogue.types import StoredRecord
 from catalogue.upgrade_types import UpgradeModel, UpgradeState
@@ -18,6 +19,7 @@ from cluster.open_snapshots import open_snapshots
 from cluster.server import RunningServer, running_server
 from cluster.upgrade.servers import ServerNotes
 from homeward.config import ServerSettings, Settings
+from homeward.errors import StoreUnavailable
 from homeward.types import PhotoFaces
 from homeward.v1 import records_pb2, search_pb2
 from index.open import open_gallery
@@ -182,3 +184,44 @@ async def test_new_facts_reach_the_rows_of_both_models(tmp_path: Path) -> None:
             row.sex for row in running.parts.gallery.iterate().__next__().face_rows()
         }
         assert len({row.sex for row in rows}) == 1
+
+
+async def test_a_server_that_stood_still_while_its_model_was_erased_does_not_answer_with_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.upgrade.switch.SURE_S", 0.0, raising=False)
+    async with serving(tmp_path) as (running, client):
+        catalogue = running.parts.catalogue
+        photo = fake_photo("p")
+        one = (await client.enrol(enrolling("one", [photo]))).record.record_id
+        assert await found_by(client, photo) == (MODEL_ID, [one])
+        async with running.switch._stepping:  # it looks at nothing, and who drives takes it for dead
+            lease = catalogue.upgrades.begin(OLD, NEW, "test")
+            catalogue.upgrades.move(lease, (UpgradeState.EMBEDDING,), READY)
+            catalogue.upgrades.move(lease, (READY,), SWITCHED)
+            catalogue.upgrades.move(lease, (SWITCHED,), UpgradeState.FINISHING)
+            catalogue.upgrades.retire_some(lease, NEW_ID, MODEL_ID, "", 10)
+            code, error = await refusal(found_by(client, photo))
+            assert (code, error.code) == (grpc.StatusCode.UNAVAILABLE, "MODEL_LOADING")
+
+
+async def test_a_server_that_cannot_switch_says_so_and_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (running, _):
+        catalogue = running.parts.catalogue
+        lease = catalogue.upgrades.begin(OLD, NEW, "test")
+        catalogue.upgrades.move(lease, (UpgradeState.EMBEDDING,), READY)
+        await until_loaded(running, NEW_ID)
+
+        def fail(*_: object) -> int:
+            raise StoreUnavailable("Milvus does not answer")
+
+        side = running.switch._sides[NEW_ID]
+        monkeypatch.setattr(type(side.parts.live), "catch_up", fail)
+        catalogue.upgrades.switch(lease, (READY,), SWITCHED, NEW_ID)
+        ServerNotes(catalogue).leave(running.switch._name)
+        with pytest.raises(StoreUnavailable):
+            await running.switch.step()
+        (note,) = ServerNotes(catalogue).alive(running.parts.clock.now())
+        assert note.serving == MODEL_ID
