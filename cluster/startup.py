@@ -95,7 +95,22 @@ def _load(parts: Parts) -> None:
         parts.photos.sweep(0.0)
     if parts.router is None:
         parts.follower.load()
+        _warn_of_another_model(parts)
     _sweep(parts, started if alone else started - INTENT_LIFE)
+
+
+def _warn_of_another_model(parts: Parts) -> None:
+    """Of records that were all enrolled with another model none would ever be found, without a word."""
+    if parts.index.rows:
+        return
+    face = next(parts.catalogue.all_faces(), None)
+    if face is not None and face.model_id != parts.embedding.model_id:
+        _logger.error(
+            "nobody can be found: the records here were enrolled with %s, and %s serves; set workers.bundle "
+            "to the model they were enrolled with, and change it by homeward models migrate",
+            face.model_id,
+            parts.embedding.model_id,
+        )
 
 
 def _sweep(parts: Parts, dead_before: datetime) -> None:

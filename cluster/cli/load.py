@@ -253,6 +253,11 @@ def _try(spec: LoadSpec) -> Exit | None:
 def _ended(ended: Ended, display: Display) -> Exit | None:
     """The last word, and the exit code: photos that were rejected are for a person to look at."""
     name = ended.load.name
+    if ended.before and not state().as_json:
+        tell(
+            f"{name} was done before, and nothing is left to do; homeward load report {name} says what became"
+        )
+        return Exit.PARTIAL if ended.progress.rejected else None
     said = f"{name} is done: {ended.progress.photos_done:,} photos accounted for"
     display.close(ended.progress, f"{said}; homeward load report {name} says what became of each")
     return Exit.PARTIAL if ended.progress.rejected else None

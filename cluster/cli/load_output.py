@@ -56,11 +56,14 @@ def print_look(found: DryRun) -> None:
                 Text(one.member.shown), str(one.line or ""), Text(one.code, "yellow"), Text(plain(one.why))
             )
         out.print(table)
+        more = sum(totals.left_out.values()) - len(found.look.left_out)
+        if more > 0:
+            out.print(f"and {more:,} more; by reason:", style="yellow")
         for code, count in sorted(totals.left_out.items(), key=lambda item: -item[1]):
             out.print(Text(f"  {count:,} {code}"))
     if found.tried:
         out.print(
-            f"{found.tried} photos tried: {found.faces} faces, "
+            f"a sample of {found.tried} photos tried: {found.faces} faces, "
             f"{sum(found.rejected.values())} rejected ({_counts(found.rejected)})"
         )
         out.print(

@@ -15,10 +15,12 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
+from catalogue.open import FILE, open_catalogue
 from cluster.cli.exits import Exit, command
 from cluster.cli.migrate import migrate_app
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
+from cluster.upgrade.models import serving_settings
 from homeward.types import Calibration
 from workers.bundle import DEFAULT
 from workers.calibrate import find_calibration, load_calibration, save_calibration
@@ -41,7 +43,7 @@ models_app.add_typer(migrate_app, name="migrate")
 @command
 async def list_models() -> Exit | None:
     """List the default model, the bundles installed and those that can be installed."""
-    settings = state().settings
+    settings = _serving()
     installed = list_bundles(settings.bundles_dir)
     lines = [_default_line(settings), *(_line(settings, item) for item in installed)]
     known = {item.name for item in installed}
@@ -154,6 +156,18 @@ def _try(folder: Path) -> None:
     load_bundle(folder, torch.device("cpu"), "float32")
 
 
+def _serving() -> Settings:
+    """The settings with the bundle that serves: by the catalogue, where there is one."""
+    settings = state().settings
+    if not settings.catalogue.uri and not (settings.data_dir / FILE).exists():
+        return settings
+    catalogue = open_catalogue(settings.catalogue, settings.data_dir)
+    try:
+        return serving_settings(settings, catalogue)
+    finally:
+        catalogue.close()
+
+
 def _default_line(settings: Settings) -> dict[str, object]:
     line: dict[str, object] = {"name": DEFAULT, "state": "built in", "licence": "CC0-1.0 and MIT"}
     line["description"] = "dlib's face ResNet behind MTCNN, 128 dimensions"
@@ -223,12 +237,13 @@ def _tell_installed(item: Installed) -> None:
     out = console()
     out.print(f"{item.name} {item.bundle.version} is in {item.folder}", soft_wrap=True)
     out.print(f"licence {item.bundle.licence}; templates carry {item.bundle.model_id}", soft_wrap=True)
-    how = f'workers.bundle = "{item.name}" in the settings, or HOMEWARD_WORKERS__BUNDLE={item.name}'
-    out.print(f"Use it: {how}", soft_wrap=True)
     out.print(
-        f"Records enrolled with another model come along by: homeward models migrate --to {item.name}",
+        f"Where records are enrolled already: homeward models migrate --to {item.name}; a server that is "
+        "just set to another model finds none of them",
         style="yellow",
     )
+    how = f'workers.bundle = "{item.name}" in the settings, or HOMEWARD_WORKERS__BUNDLE={item.name}'
+    out.print(f"For a new system: {how}", soft_wrap=True)
 
 
 def _tell_calibration(fitted: Calibration, path: Path, failed: int) -> None:

@@ -127,8 +127,9 @@ def print_search(answer: search_pb2.SearchResponse, *, threshold: bool) -> None:
     account = answer.account
     if not account.records:
         out.print(
-            "nobody was searched: no record passes these filters, or none is enrolled. Galleries and "
-            "agencies are written exactly as they were enrolled: homeward records list",
+            "nobody was searched: no record passes these filters, none is enrolled, or all were enrolled "
+            "with another model (homeward doctor). Galleries and agencies are written exactly as they were "
+            "enrolled: homeward records list",
             style="bold yellow",
         )
     if account.method != "exact":

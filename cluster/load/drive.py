@@ -46,6 +46,7 @@ class Ended:
 
     load: Load
     progress: Progress
+    before: bool = False  # it was done already: nothing was touched
 
 
 class Driver:
@@ -82,7 +83,7 @@ class Driver:
         with the reason, unless another driver has it."""
         load = self._ledger.get(name)
         if load.state is LoadState.DONE:
-            return Ended(load, self._progress(load, Counters(), 0, 0.0))
+            return Ended(load, self._progress(load, Counters(), 0, 0.0), before=True)
         if load.state in (LoadState.UNDOING, LoadState.UNDONE):
             raise Conflict(
                 f"{name} is {load.state}: start the archive again under another name", code="LOAD_UNDONE"

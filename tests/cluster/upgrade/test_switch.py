@@ -65,10 +65,12 @@ async def second(parts: Parts, model: UpgradeModel) -> AsyncIterator[Parts]:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[RunningServer, Client]]:
+async def serving(
+    folder: Path, embedding: FakeEmbedding | None = None
+) -> AsyncIterator[tuple[RunningServer, Client]]:
     settings = Settings(data_dir=folder, server=ServerSettings(address="127.0.0.1:0"))
     async with (
-        running_server(settings, opening(), second) as running,
+        running_server(settings, opening(embedding), second) as running,
         grpc.aio.insecure_channel(running.address) as channel,
     ):
         yield running, client_of(channel)
@@ -225,3 +227,15 @@ async def test_a_server_that_cannot_switch_says_so_and_is_waited_for(
             await running.switch.step()
         (note,) = ServerNotes(catalogue).alive(running.parts.clock.now())
         assert note.serving == MODEL_ID
+
+
+async def test_a_server_that_was_just_set_to_another_model_says_why_nobody_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path) as (_, client):
+        await client.enrol(enrolling("one", [fake_photo("first")]))
+    assert "nobody can be found" not in caplog.text
+    async with serving(tmp_path, OtherEmbedding()):
+        pass
+    assert f"enrolled with {MODEL_ID}, and {NEW_ID} serves" in caplog.text
+    assert "homeward models migrate" in caplog.text
