@@ -94,7 +94,7 @@ class UpgradeDriver:
         """Have the new model serve, once every server has it loaded and every photo is accounted for.
 
         Raises `Conflict` with the counts and what to do: UPGRADE_LOSSES, UPGRADE_UNCOVERED,
-        SERVERS_NOT_READY."""
+        SERVERS_NOT_READY, LOADS_UNDER_WAY."""
         with self._step((READY, SWITCHED)) as (work, lease, found):
             if found.state is READY:
                 self._cover(work, found.new, found.old)
@@ -152,6 +152,7 @@ class UpgradeDriver:
         other: UpgradeModel,
     ) -> None:
         before, after = states
+        self._check_loads()
         self._servers.wait_loaded(model)
         for _ in range(_TRIES):
             self._cover(work, model, other)
@@ -212,6 +213,16 @@ class UpgradeDriver:
                 if error.code != "UPGRADE_BUSY" or time.monotonic() > give_up or self._stop.is_set():
                     raise
                 self._stop.wait(_WAIT_S)
+
+    def _check_loads(self) -> None:
+        """A load goes on with the model that it was begun with, and no search would find what it brings."""
+        driven = [load.name for load in self._catalogue.loads.all() if load.driven and not is_dead(load)]
+        if driven:
+            raise Conflict(
+                f"{', '.join(driven)} is being loaded with the model that serves now: let it end or stop it, "
+                "then give this again",
+                code="LOADS_UNDER_WAY",
+            )
 
     def _check_stopped(self) -> None:
         if self._stop.is_set():

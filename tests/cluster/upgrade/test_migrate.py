@@ -15,9 +15,11 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
+from catalogue.open import open_catalogue
 from catalogue.upgrade_ledger import UpgradeLedger
 from cluster.cli.main import app
 from cluster.cli.state import State, configure
+from homeward.config import CatalogueSettings
 from homeward.errors import StoreUnavailable
 from tests.workers import tiny_bundle
 
@@ -135,3 +137,17 @@ def test_what_was_stopped_between_gallery_and_catalogue_goes_on(
     assert run("models", "migrate", "cut-over")[1]["error"]["code"] == "UPGRADE_STATE"
     code, said = run("models", "migrate", "--to", "tiny")
     assert (code, said["state"]) == (0, "ready")
+
+
+def test_no_model_is_switched_while_a_load_is_driven(run: Run, tmp_path: Path) -> None:
+    assert run("models", "migrate", "--to", "tiny")[0] == 0
+    catalogue = open_catalogue(CatalogueSettings(), tmp_path / "home")
+    try:
+        lease = catalogue.loads.create("april", "{}", "another machine's driver")
+        code, said = run("models", "migrate", "cut-over")
+        assert (code, said["error"]["code"]) == (4, "LOADS_UNDER_WAY")
+        assert "april" in said["error"]["message"]
+        catalogue.loads.discard(lease)
+    finally:
+        catalogue.close()
+    assert run("models", "migrate", "cut-over")[1]["serving"] == "tiny"
