@@ -15,12 +15,10 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
-from catalogue.open import FILE, open_catalogue
 from cluster.cli.exits import Exit, command
 from cluster.cli.migrate import migrate_app
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
-from cluster.upgrade.models import serving_settings
 from homeward.types import Calibration
 from workers.bundle import DEFAULT
 from workers.calibrate import find_calibration, load_calibration, save_calibration
@@ -158,6 +156,9 @@ def _try(folder: Path) -> None:
 
 def _serving() -> Settings:
     """The settings with the bundle that serves: by the catalogue, where there is one."""
+    from catalogue.open import FILE, open_catalogue
+    from cluster.upgrade.models import serving_settings
+
     settings = state().settings
     if not settings.catalogue.uri and not (settings.data_dir / FILE).exists():
         return settings
