@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.balanced import Asked, channel, published, searching, without_retries
+from benchmarks.balanced import channel, published, without_retries
 from benchmarks.common import machine, write_json
 from benchmarks.deployment import Deployment, Span, deployed
 from benchmarks.faults_load import searches
 from benchmarks.filled import Filled, filled_stores
 from benchmarks.headless import headless
+from benchmarks.open_loop import Answer, searching
 from benchmarks.reporting import say, surroundings
 from benchmarks.search_rows import probes, real_like
 from benchmarks.serve_clients import CONTEXT
@@ -96,18 +97,18 @@ def _requests(filled: Filled) -> tuple[list[search_pb2.SearchRequest], str]:
 
 def _figures(
     deployment: Deployment,
-    asked: Sequence[Asked],
-    plain: Sequence[Asked],
+    asked: Sequence[Answer],
+    plain: Sequence[Answer],
     requests: Sequence[search_pb2.SearchRequest],
 ) -> dict[str, Any]:
     ended = deployment.ended
     first = min(begin for begin, _ in deployment.starting[_SERVERS:] + deployment.ending)
     last = max(end for _, end in deployment.ending)
 
-    def outside(one: Asked) -> bool:
+    def outside(one: Answer) -> bool:
         return one.ended < first or one.due > last
 
-    def meets(one: Asked, spans: Sequence[Span]) -> bool:
+    def meets(one: Answer, spans: Sequence[Span]) -> bool:
         return any(one.due <= end and one.ended >= begin for begin, end in spans)
 
     return {
@@ -132,11 +133,11 @@ def _figures(
     }
 
 
-def _failed(asked: Sequence[Asked]) -> int:
+def _failed(asked: Sequence[Answer]) -> int:
     return sum(one.response is None for one in asked)
 
 
-def _differing(asked: Sequence[Asked], requests: Sequence[search_pb2.SearchRequest]) -> int:
+def _differing(asked: Sequence[Answer], requests: Sequence[search_pb2.SearchRequest]) -> int:
     """Answers that are not the first one of their request: nothing is enrolled or deleted meanwhile. By
     template they are equal to the last bit; a photo that is embedded twice gives almost the same scores."""
     first: dict[int, list[tuple[str, float]]] = {}
@@ -158,7 +159,7 @@ def _differing(asked: Sequence[Asked], requests: Sequence[search_pb2.SearchReque
     return count
 
 
-def _latency(asked: Sequence[Asked], wanted: Callable[[Asked], bool]) -> dict[str, float | int]:
+def _latency(asked: Sequence[Answer], wanted: Callable[[Answer], bool]) -> dict[str, float | int]:
     seconds = [one.seconds for one in asked if one.response is not None and wanted(one)]
     if not seconds:
         return {"searches": 0}

@@ -38,9 +38,10 @@ from typing import Any
 from benchmarks.common import machine, write_json
 from benchmarks.faults_plot import draw_faults
 from benchmarks.faults_runs import NODES, REPLICAS, SHARDS, Run, Served, head, played, shard_and_node, sharing
-from benchmarks.faults_truth import Answer, Truth, Verdict, percentiles
+from benchmarks.faults_truth import Truth, Verdict, percentiles
 from benchmarks.faults_watch import Watch
 from benchmarks.filled import filled_stores
+from benchmarks.open_loop import Answer
 
 SLOW_S = 1.0
 SLOW_MOST = 0.01

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, cast
 import grpc
 import numpy as np
 
-from benchmarks.faults_truth import Answer, K, Life, Truth
+from benchmarks.faults_truth import K, Life, Truth
+from benchmarks.open_loop import Answer, searching
 from catalogue.store import Catalogue
 from catalogue.types import WriteResult
 from cluster.demo.distractors import Distractor
@@ -22,14 +23,12 @@ from cluster.live import ShardedIndex
 from homeward.types import Float32
 from homeward.v1 import enrolment_pb2, search_pb2
 from homeward.v1.enrolment_pb2_grpc import EnrolmentServiceStub
-from homeward.v1.search_pb2_grpc import SearchServiceStub
 from index.columns import from_rows
 from index.gallery import MilvusGallery
 from index.shard_types import Pushed
 
 if TYPE_CHECKING:
     from homeward.v1.enrolment_pb2_grpc import EnrolmentServiceAsyncStub
-    from homeward.v1.search_pb2_grpc import SearchServiceAsyncStub
 
 TIMEOUT_S = 20.0
 WRITE_S = 2.0  # between writes: an enrolment, a deletion, an enrolment, ...
@@ -117,23 +116,18 @@ async def loaded(
 ) -> AsyncIterator[list[Answer]]:
     """Search, so many times a second and the requests in turns, and write while the context lasts. Yields the
     answers so far; at the end those under way are waited for."""
-    answers: list[Answer] = []
     options = [("grpc.max_receive_message_length", 32 << 20)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        tasks = [
-            asyncio.create_task(_ask(channel, requests, answers, rate)),
-            asyncio.create_task(writer.run(channel)),
-        ]
+    async with (
+        grpc.aio.insecure_channel(address, options=options) as channel,
+        searching(channel, requests, rate, TIMEOUT_S) as answers,
+    ):
+        writing = asyncio.create_task(writer.run(channel))
         try:
             yield answers
         finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            answers.sort(key=lambda answer: answer.due)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error
+            writing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writing
 
 
 def searches(probes: Float32, model_id: str) -> list[search_pb2.SearchRequest]:
@@ -146,36 +140,6 @@ def searches(probes: Float32, model_id: str) -> list[search_pb2.SearchRequest]:
         )
         for probe in probes
     ]
-
-
-async def _ask(
-    channel: grpc.aio.Channel,
-    requests: Sequence[search_pb2.SearchRequest],
-    answers: list[Answer],
-    rate: float,
-) -> None:
-    stub = cast("SearchServiceAsyncStub", SearchServiceStub(channel))
-    running: set[asyncio.Task[None]] = set()
-
-    async def ask(probe: int, due: float) -> None:
-        started = time.monotonic()
-        response, error = None, ""
-        try:
-            response = await stub.Search(requests[probe], timeout=TIMEOUT_S)
-        except grpc.aio.AioRpcError as failed:
-            error = f"{failed.code().name}: {failed.details()}"
-        answers.append(Answer(probe, due, started, time.monotonic(), response, error))
-
-    begun = time.monotonic()
-    try:
-        for number in itertools.count():
-            due = begun + number / rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(ask(number % len(requests), due))
-            running.add(task)
-            task.add_done_callback(running.discard)
-    finally:
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 def near(probes: Float32, count: int, seed: int) -> Float32:

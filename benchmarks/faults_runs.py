@@ -17,9 +17,10 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from benchmarks.faults_load import Writer, loaded, near, searches
-from benchmarks.faults_truth import Answer, Truth
+from benchmarks.faults_truth import Truth
 from benchmarks.faults_watch import Look, Watch, watching
 from benchmarks.filled import Filled
+from benchmarks.open_loop import Answer
 from benchmarks.search_rows import probes, real_like
 from benchmarks.search_timing import say
 from benchmarks.served import served

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.open_loop import Answer
 from homeward.types import Float32, Query
 from index.columns import Columns, concatenate, hex_ids
 from index.reference import partial
@@ -47,23 +48,6 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One search."""
-
-    probe: int
-    due: float  # when it was to be sent
-    started: float
-    ended: float
-    response: search_pb2.SearchResponse | None  # None when it failed
-    error: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """From when it was due: a server that stands still makes all that are due meanwhile late."""
-        return self.ended - self.due
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """What is wrong with an answer."""
 
@@ -90,7 +74,7 @@ class Truth:
         found = [_listed(one) for one in response.lists[0].candidates]
         shown = {record for record, _, _ in found}
         wanted: list[Listed] = []
-        for candidate in self._ranked[answer.probe]:
+        for candidate in self._ranked[answer.request]:
             life = self.lives.get(candidate[0])
             is_there = life is None or life.is_in(answer.started, answer.ended)
             if life is not None and not is_there:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.faults_truth import Answer
+from benchmarks.open_loop import Answer
 from cluster.shard_maps import ShardMaps
 from homeward.errors import HomewardError
 from index.placement import slots_by_shard

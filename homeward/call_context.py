@@ -39,13 +39,8 @@ class CallContext:
 _current: ContextVar[CallContext | None] = ContextVar("call", default=None)
 
 
-def current_call() -> CallContext | None:
-    """The call that this task or thread works for."""
-    return _current.get()
-
-
 def current_ids() -> str:
-    """Its id or ids; empty outside of any call."""
+    """The id of the call that this task or thread works for, or the ids of several; empty outside of any."""
     call = _current.get()
     return "" if call is None else call.request_id
 

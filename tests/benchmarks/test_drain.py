@@ -8,9 +8,10 @@ from pathlib import Path
 import grpc
 
 from benchmarks import drain
-from benchmarks.balanced import Asked, published, searching, without_retries
+from benchmarks.balanced import published, without_retries
 from benchmarks.deployment import Deployment, ServerPod
 from benchmarks.headless import Headless
+from benchmarks.open_loop import Answer, searching
 from benchmarks.release import Release
 from homeward.v1 import search_pb2
 from tests.helm.sites import NATIONAL, site
@@ -28,7 +29,7 @@ def test_lists_by_template_are_equal_and_those_by_photo_almost() -> None:
     requests = [TEMPLATE, PHOTO]
 
     def differing(request: int, *answers: search_pb2.SearchResponse) -> int:
-        return drain._differing([Asked(request, 0.0, 1.0, one) for one in answers], requests)
+        return drain._differing([Answer(request, 0.0, 0.0, 1.0, one) for one in answers], requests)
 
     assert differing(0, answer(("a", 0.5)), answer(("a", 0.5))) == 0
     assert differing(0, answer(("a", 0.5)), answer(("b", 0.5)), answer(("a", 0.5000001))) == 2
@@ -43,8 +44,8 @@ def test_failures_are_counted_and_searches_told_apart_by_when_they_ran(tmp_path:
     deployment.ending += [(30.0, 40.0)]
     deployment.ended.append(ServerPod(None, None, stop_s=1.5))  # type: ignore[arg-type]
     right = answer(("a", 0.5))
-    asked = [Asked(0, at, at + 0.5, right) for at in (10.0, 25.0, 35.0, 50.0)]
-    asked.append(Asked(0, 36.0, 36.1, None, "UNAVAILABLE: gone"))
+    asked = [Answer(0, at, at, at + 0.5, right) for at in (10.0, 25.0, 35.0, 50.0)]
+    asked.append(Answer(0, 36.0, 36.0, 36.1, None, "UNAVAILABLE: gone"))
     found = drain._figures(deployment, asked, asked[:1], [TEMPLATE])
     assert (found["failed"], found["searches"], found["differing"]) == (1, 5, 0)
     assert found["errors"] == {"UNAVAILABLE: gone": 1}

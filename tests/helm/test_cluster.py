@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.balanced import Asked, channel, published, searching
+from benchmarks.balanced import channel, published
 from benchmarks.deployment import Deployment, deployed
 from benchmarks.faults_load import near, searches
-from benchmarks.faults_truth import Answer, Truth
+from benchmarks.faults_truth import Truth
 from benchmarks.faults_watch import Watch, watching
 from benchmarks.filled_children import model
 from benchmarks.headless import headless
 from benchmarks.kills_archive import Archive, draw_archive
+from benchmarks.open_loop import Answer, searching
 from benchmarks.release import Release
 from benchmarks.reporting import say
 from benchmarks.serve_clients import CONTEXT
@@ -270,24 +271,23 @@ def _enrolled_photos(archive: Archive, columns: Columns) -> tuple[list[bytes], l
     return photos, records
 
 
-def _failures(asked: Sequence[Asked]) -> Counter[str]:
+def _failures(asked: Sequence[Answer]) -> Counter[str]:
     assert asked
     return Counter(one.error for one in asked if one.response is None)
 
 
-def _methods(asked: Sequence[Asked]) -> dict[str, int]:
+def _methods(asked: Sequence[Answer]) -> dict[str, int]:
     return dict(Counter(one.response.account.method for one in asked if one.response is not None))
 
 
-def _wrong(asked: Sequence[Asked], truth: Truth, mates: Sequence[str]) -> list[str]:
+def _wrong(asked: Sequence[Answer], truth: Truth, mates: Sequence[str]) -> list[str]:
     """Answers by template that are not the reference's, and by photo that do not begin with its record."""
     found = []
     for one in asked:
         response = one.response
         assert response is not None
         if one.request < PROBES:
-            answer = Answer(one.request, one.due, one.due, one.ended, response)
-            if truth.verdict(answer, uncovered=False).wrong:
+            if truth.verdict(one, uncovered=False).wrong:
                 found.append(f"probe {one.request} by {response.account.method}")
             continue
         mate = mates[one.request - PROBES]
