@@ -147,8 +147,16 @@ async def test_series_do_not_grow_with_calls(server: Watched) -> None:
 
     before = await series()
     await asyncio.gather(*(search(number) for number in range(40)))
-    assert await series() == before
-    assert len(before) < SERIES_MAX
+    after = await series()
+    assert {name for name, _ in after} == {name for name, _ in before}
+    # Whether a shard is slow enough to be asked twice, and how the slower call then ends, is chance.
+    chance = {"shard hedge", *(code.name for code in grpc.StatusCode)}
+    assert _values(after) - _values(before) <= chance
+    assert len(after) < SERIES_MAX
+
+
+def _values(series: set[tuple[str, tuple[tuple[str, str], ...]]]) -> set[str]:
+    return {value for _, labels in series for _, value in labels}
 
 
 def _labels(families: dict[str, Metric], name: str) -> set[str]:
