@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from homeward import errors
 from homeward.errors import HomewardError, Overloaded, PhotoReason, PhotoRejected
-from homeward.logs import where
+from homeward.log_lines import where
 
 DOMAIN = "homeward"
 DETAILS_KEY = "grpc-status-details-bin"

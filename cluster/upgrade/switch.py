@@ -26,7 +26,7 @@ from cluster.upgrade.servers import ServerNote, ServerNotes
 from cluster.upgrade.side import Side
 from homeward.call_context import CaseHash
 from homeward.errors import HomewardError, PhotoRejected, Unavailable
-from homeward.logs import where
+from homeward.log_lines import where
 
 OpenSecond = Callable[[Parts, UpgradeModel], AbstractAsyncContextManager[Parts]]
 Result = TypeVar("Result")

@@ -115,7 +115,7 @@ async def test_a_case_has_one_name_on_all_servers_and_after_a_restart(tmp_path: 
 
 
 def test_a_traceback_says_type_and_place_and_no_text(caplog: pytest.LogCaptureFixture) -> None:
-    from homeward.logs import JsonFormatter, TextFormatter
+    from homeward.log_lines import JsonFormatter, TextFormatter
 
     try:
         int(NAME)
