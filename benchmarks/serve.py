@@ -53,7 +53,7 @@ from benchmarks.served import Served, served
 from benchmarks.snapshots_written import wait_for_snapshots
 from cluster.shard_process import IndexModel
 from homeward.types import Float32
-from index.gallery import collection_name
+from index.milvus import collection_name
 
 CLIENTS = (1, 8, 32, 128)
 _MANY = 32

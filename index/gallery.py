@@ -6,7 +6,6 @@ folder and takes one call at a time; a server takes the same calls.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -291,11 +290,6 @@ class MilvusGallery:
                 waiting += [(middle, high), (low, middle)]
             elif rows:
                 yield rows.take(np.lexsort((rows.face[:, 1], rows.face[:, 0])))
-
-
-def collection_name(prefix: str, model_id: str) -> str:
-    """The collection of one model."""
-    return f"{prefix}_{hashlib.sha256(model_id.encode('utf-8')).hexdigest()[:16]}"
 
 
 def _quoted(ids: Sequence[str]) -> str:

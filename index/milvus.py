@@ -6,6 +6,7 @@ ids are fixed hex, everything else is an integer.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -187,3 +188,8 @@ def read_columns(
     if any(len(getattr(columns, name)) != len(faces) for name in COLUMN_NAMES):
         raise Corrupt(f"Milvus answered columns of {collection} of different lengths")
     return columns
+
+
+def collection_name(prefix: str, model_id: str) -> str:
+    """The collection of one model."""
+    return f"{prefix}_{hashlib.sha256(model_id.encode('utf-8')).hexdigest()[:16]}"

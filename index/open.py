@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from homeward.config import GallerySettings
-from index.gallery import MilvusGallery, collection_name
-from index.milvus import connect, dimension_of, translated
+from index.gallery import MilvusGallery
+from index.milvus import collection_name, connect, dimension_of, translated
 
 
 def open_gallery(settings: GallerySettings, data_dir: Path, model_id: str, dimension: int) -> MilvusGallery:

@@ -25,8 +25,8 @@ from homeward.errors import Corrupt, InvalidInput, StoreUnavailable
 from homeward.types import FaceRow, Query
 from index import reference
 from index.columns import Columns, from_rows
-from index.gallery import SERVER_KEEPS, MilvusGallery, collection_name
-from index.milvus import LITE_FOLDER, create_collection
+from index.gallery import SERVER_KEEPS, MilvusGallery
+from index.milvus import LITE_FOLDER, collection_name, create_collection
 from index.open import open_gallery
 from index.synthetic import unit_rows
 from tests.index.random_rows import DIMENSION, World, as_values, hex_id

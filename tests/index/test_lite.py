@@ -15,9 +15,9 @@ import pytest
 
 from homeward.config import GallerySettings
 from homeward.errors import Corrupt, StoreUnavailable
-from index.gallery import MilvusGallery, collection_name
+from index.gallery import MilvusGallery
 from index.lite import LiteFolder
-from index.milvus import LITE_FOLDER
+from index.milvus import LITE_FOLDER, collection_name
 from index.open import drop_gallery, open_gallery
 from tests.index.contract import same
 from tests.index.random_rows import DIMENSION, World

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common import write_json
-from benchmarks.upgrade import MEANWHILE, RECORDS, run
+from benchmarks.upgrade import RECORDS, run
+from benchmarks.upgrade_world import MEANWHILE
 from tests.shared import SHARED, needs_shared
 
 pytestmark = [needs_shared, pytest.mark.prove, pytest.mark.timeout(1800)]
