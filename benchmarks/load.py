@@ -16,9 +16,7 @@ included: its peak over the whole load against the peak until its first tenth (`
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -30,7 +28,7 @@ from typing import Any
 from benchmarks.common import machine, shared_photos, write_json
 from benchmarks.enrol_peer import PeerLoop
 from benchmarks.load_memory import full_memory
-from benchmarks.load_run import Run, environment, own_stores, run_load
+from benchmarks.load_run import Run, environment, own_stores, run_bare, run_load
 from benchmarks.reporting import say, surroundings
 from benchmarks.stores import Stores, running_stores
 from catalogue.open import open_catalogue
@@ -59,7 +57,7 @@ def measure(folder: Path, *, full: bool) -> dict[str, Any]:
             say(f"loading lfw_dev.tar, {name}")
             runs.append(run_load("lfw", [archive], given))
             say(f"the bare loop, {name}")
-            bares.append(_bare(archive))
+            bares.append(run_bare(archive))
             say(f"loading london, canada and odd, {name}")
             run_load("others", others, given)
             firsts.append(outcomes(own, folder / name))
@@ -116,13 +114,6 @@ def outcomes(stores: Stores, folder: Path) -> dict[str, Any]:
     finally:
         catalogue.close()
     return {"rows": rows, "counts": counts, "unaccounted": unaccounted}
-
-
-def _bare(archive: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.load_bare", str(archive)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    figures: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return figures
 
 
 def _peer(archive: Path, folder: Path) -> float:

@@ -66,7 +66,6 @@ def main() -> None:
         "seconds": ended - ready,
         "start_s": ready - begun,
         "photos_per_s": photos / (ended - ready),
-        "whole_photos_per_s": photos / (ended - begun),
     }
     print(json.dumps(figures))
 

@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks.stores import Stores
 
+_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 _SAMPLE_S = 2.0
 _EMBEDDING = 100  # photos: from there on loaders are at work
 
@@ -65,8 +66,10 @@ def own_stores(stores: Stores, name: str) -> Stores:
 
 
 def environment(stores: Stores, folder: Path, **more: str) -> dict[str, str]:
-    """Of a Homeward process over these stores."""
-    return {**os.environ, **stores.environment(), "HOMEWARD_DATA_DIR": str(folder), **more}
+    """Of a Homeward process over these stores. What one has compiled the next reads, as where it is
+    installed."""
+    own = {"HOMEWARD_DATA_DIR": str(folder), **_COMPILED}
+    return {**os.environ, **stores.environment(), **own, **more}
 
 
 def run_load(name: str, sources: Sequence[Path], given: Mapping[str, str], *, agency: str = "bench") -> Run:
@@ -92,6 +95,16 @@ def run_load(name: str, sources: Sequence[Path], given: Mapping[str, str], *, ag
             raise RuntimeError(f"load {name} ended with {code}: {told[-1:]} {errors.read()[-2000:]}")
     final = told[-1][1]
     return Run(seconds, int(final["photos_done"]), final, _steady(told), tuple(watch.samples))
+
+
+def run_bare(archive: Path) -> dict[str, Any]:
+    """The figures of `benchmarks.load_bare` in a process of its own, with those of the whole command."""
+    command = [sys.executable, "-m", "benchmarks.load_bare", str(archive)]
+    begun = time.monotonic()
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **_COMPILED})
+    seconds = time.monotonic() - begun
+    figures: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return {**figures, "whole_s": seconds, "whole_photos_per_s": figures["photos"] / seconds}
 
 
 def _steady(told: Sequence[tuple[float, Mapping[str, Any]]]) -> float:

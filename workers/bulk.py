@@ -21,6 +21,7 @@ from homeward.errors import HomewardError, PhotoReason, PhotoRejected
 from homeward.face_message import SeenFace
 from homeward.types import PhotoFaces
 from workers.decode import DecodedPhoto
+from workers.room import Room
 
 if TYPE_CHECKING:  # torch is for the model alone
     from workers.device_photo import DevicePhoto
@@ -93,7 +94,7 @@ class BulkEmbedding:
         self._hash_picture = hash_picture
         self._in_lane = in_lane
         self._in_model = threading.Semaphore(lanes)
-        self._room = threading.Semaphore(lanes + _AHEAD)
+        self._room = Room(lanes + _AHEAD)
         self._executor = ThreadPoolExecutor(
             lanes + _AHEAD, thread_name_prefix="bulk", initializer=partial(use_threads, 1)
         )
@@ -113,11 +114,12 @@ class BulkEmbedding:
         """Where the model runs, for people."""
         return self._model.device
 
-    def submit(self, photos: Sequence[bytes]) -> Future[BulkBatch]:
-        """Begin a batch; waits until there is room for it, so that no more than a few are in memory.
+    def submit(self, photos: Sequence[bytes], turn: int = 0) -> Future[BulkBatch]:
+        """Begin a batch; waits until there is room for it, so that no more than a few are in memory. Of
+        those who wait, the lowest `turn` comes first.
 
         The future raises `WorkerUnavailable` when no photo can be decoded at all."""
-        self._room.acquire()
+        self._room.acquire(turn)
         try:
             future = self._executor.submit(self._work, photos)
         except BaseException:

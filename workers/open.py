@@ -104,11 +104,12 @@ def local_embedding(pipeline: Pipeline, pool: DecodePool, settings: WorkerSettin
 
 def open_bulk(settings: Settings, hash_picture: Callable[[UInt8], bytes]) -> BulkEmbedding:
     """The model in this process for a bulk load. Raises what `open_model` raises. Close it."""
-    from workers.bulk import BulkEmbedding, lanes_of
-    from workers.device import own_stream, set_threads
-
+    # What the decoders are forked from starts first: it takes as long to be ready as the model.
     pool = open_decoder(settings.workers)
     try:
+        from workers.bulk import BulkEmbedding, lanes_of
+        from workers.device import own_stream, set_threads
+
         pipeline = open_pipeline(settings)
         decoder = _bulk_decoder(settings, pool, pipeline.device)
     except BaseException:

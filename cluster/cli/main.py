@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import sys
 from pathlib import Path
@@ -88,6 +89,8 @@ def main() -> None:
     except HomewardError as error:
         tell(error, as_json=state().as_json)
         sys.exit(exit_code(error))
+    finally:
+        gc.freeze()  # a process that ends need not look through all it imported for cycles
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from cluster.load.patience import Patience
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
 from homeward.errors import HomewardError, WorkerUnavailable
+from homeward.memory import settled
 from homeward.observed import observed
 from workers.cluster_size import Node, WorkerShare, share
 from workers.ray_session import NAMESPACE, connected, keep_stdout
@@ -57,6 +58,7 @@ class LoadPart:
         except HomewardError as error:
             self._failure = error  # answered for each part: Ray would start this actor again and again
             return
+        self._stack.enter_context(settled())  # a full collection would hold up every thread of the model
         self._board = board
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         threading.Thread(target=self._keep_telling, name="tell", daemon=True).start()

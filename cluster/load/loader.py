@@ -7,6 +7,7 @@ was begun by somebody who died is done again from its start, and comes to the sa
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -65,6 +66,7 @@ class Loader:
         self._tally = tally
         self._patience = patience
         self._batch_max = batch_max
+        self._turns = itertools.count()
 
     def load(self, number: int) -> PartDone:
         """Load one part, unless it is done. An error is an answer: whoever drives decides what it means."""
@@ -100,6 +102,7 @@ class Loader:
     def _embed(self, part: Part) -> list[Embedded]:
         """Every photo of the part with what the model saw, in the part's order."""
         tally, seen = self._tally, dict[tuple[str, str], int]()
+        turn = next(self._turns)  # a part that was begun before goes before
         embedded: dict[int, Embedded] = {}
         batches: list[_Batch] = []
         held: list[ReadPhoto] = []
@@ -120,10 +123,10 @@ class Loader:
                     continue
                 held.append(photo)
                 if len(held) == self._batch_max:
-                    batches.append(self._begin(held))
+                    batches.append(self._begin(held, turn))
                     held = []
             if held:
-                batches.append(self._begin(held))
+                batches.append(self._begin(held, turn))
             for batch in batches:
                 embedded.update(self._finished(batch))
         except BaseException:
@@ -131,9 +134,9 @@ class Loader:
             raise
         return [embedded[planned.number] for planned in part.photos]
 
-    def _begin(self, photos: Sequence[ReadPhoto]) -> _Batch:
+    def _begin(self, photos: Sequence[ReadPhoto], turn: int) -> _Batch:
         self._tally.entered(Stage.DECODE, len(photos))
-        future = self._embedding.submit([photo.content for photo in photos])
+        future = self._embedding.submit([photo.content for photo in photos], turn)
         future.add_done_callback(lambda done: self._counted(done, len(photos)))
         return _Batch(tuple(photos), future)
 
