@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from cluster.cli.exits import Exit, command
-from cluster.cli.load_session import check_here
 from cluster.cli.output import console, print_json
-from cluster.cli.state import state
+from cluster.cli.state import check_here, state
 from homeward.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cluster.cli.exits import Exit, command
 from cluster.cli.output import console, print_json
-from cluster.cli.state import state
+from cluster.cli.state import check_here, state
 from homeward.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def scale(
     theirs. Every slot is on `index.replicas` shards of different nodes, as far as there are nodes."""
     from cluster.shard_actor import scale_shards, stop_shards
 
-    _check_here()
+    check_here()
     settings = state().settings
     if settings.index.where != "shards":
         raise InvalidInput(
@@ -77,7 +77,7 @@ async def scale(
 async def status() -> Exit | None:
     """Say of every shard where it is, what it holds and how far it follows; exit code 6 when a slot has no
     shard, a replica is missing or a shard does not answer. Read from the catalogue of the settings here."""
-    _check_here()
+    check_here()
     if state().settings.index.where != "shards":
         if state().as_json:
             print_json({"where": "server", "shards": 0})
@@ -133,7 +133,7 @@ async def status() -> Exit | None:
 async def rebalance() -> Exit | None:
     """Give the slots of shards that do not answer to the others at once, without waiting for them to come
     back; a shard that comes back later takes its slots over again."""
-    _check_here()
+    check_here()
     found = await _status()
     if not found.shards:
         if state().as_json:
@@ -149,17 +149,6 @@ async def rebalance() -> Exit | None:
     else:
         console().print(f"{said}; {found.under_replicated} replicas were missing")
     return None
-
-
-def _check_here() -> None:
-    """The shards are listed in the catalogue: no server is asked, so naming one is a mistake."""
-    if state().server is not None:
-        raise InvalidInput(
-            "index commands read the catalogue, not a server: leave --server away, and name the servers' "
-            "catalogue by --config, HOMEWARD_CATALOGUE__URI or --data-dir",
-            code="SERVER_NOT_ASKED",
-            field="server",
-        )
 
 
 def _shard(shard: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from cluster.cli.exits import Exit, command
 from cluster.cli.load_session import (
-    check_here,
     display_here,
     open_driver_here,
     open_ledger,
@@ -20,7 +19,7 @@ from cluster.cli.load_session import (
     tell,
 )
 from cluster.cli.output import console, print_json
-from cluster.cli.state import state
+from cluster.cli.state import check_here, state
 from homeward.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -12,24 +12,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from cluster.cli.state import state
-from homeward.errors import Corrupt, InvalidInput, Overloaded, Unavailable
+from homeward.errors import Corrupt, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from catalogue.store import Catalogue
     from cluster.load.drive import Driver
     from cluster.load.load_documents import LoadDocuments
     from cluster.load.progress import Display
-
-
-def check_here() -> None:
-    """Loads and backups run here, over the stores: no server is asked, so naming one is a mistake."""
-    if state().server is not None:
-        raise InvalidInput(
-            "this command uses the stores, not a server: leave --server away, and name the stores by "
-            "--config, HOMEWARD_* variables or --data-dir",
-            code="SERVER_NOT_ASKED",
-            field="server",
-        )
 
 
 @contextmanager

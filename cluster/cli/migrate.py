@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cluster.cli import arguments
 from cluster.cli.exits import Exit, command
-from cluster.cli.load_session import check_here, open_ledger, tell
+from cluster.cli.load_session import open_ledger, tell
 from cluster.cli.migrate_output import LOSS, print_losses, tell_state, write_rows
 from cluster.cli.output import console, print_json
-from cluster.cli.state import state
+from cluster.cli.state import check_here, state
 from homeward.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from homeward.config import Settings
+from homeward.errors import InvalidInput
 
 
 @dataclass
@@ -38,3 +39,15 @@ def configure(new: State) -> None:
 def state() -> State:
     """The state of this process's command line."""
     return _current
+
+
+def check_here() -> None:
+    """Loads, backups, upgrades and shards are seen to here, over the stores: no server is asked, so naming
+    one is a mistake. Raises `InvalidInput` (SERVER_NOT_ASKED)."""
+    if state().server is not None:
+        raise InvalidInput(
+            "this command uses the stores, not a server: leave --server away, and name the stores by "
+            "--config, HOMEWARD_* variables or --data-dir",
+            code="SERVER_NOT_ASKED",
+            field="server",
+        )

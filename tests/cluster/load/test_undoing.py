@@ -17,6 +17,17 @@ from tests.cluster.load.fast import Faults, Killed, MemoryGallery, World
 from tests.cluster.load.small_loads import PARTS, TREE, enrol, held
 
 
+def _cut_off(monkeypatch: pytest.MonkeyPatch, data: Path, folder: Path, call: str, nth: int) -> World:
+    """A load whose driver died right after the nth such call, and is known to be dead."""
+    world, faults = World(monkeypatch, data), Faults(monkeypatch)
+    faults.kill_at(call, nth, "after")
+    with pytest.raises(Killed):
+        world.start("march", folder)
+    faults.heal()
+    monkeypatch.setattr("cluster.load.drive.is_dead", lambda _: True)
+    return world
+
+
 def test_undo_restores_what_was_there_before(world: World, folder: Path) -> None:
     enrol(world, "A", TREE["A/1.png"], fake_photo("mine"))
     enrol(world, "elsewhere", TREE["B/0.png"])
@@ -77,12 +88,7 @@ def test_an_undo_that_a_store_stops_is_finished_by_the_next(
 def test_a_load_that_was_cut_off_can_be_undone(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
-    world, faults = World(monkeypatch, tmp_path / "data"), Faults(monkeypatch)
-    faults.kill_at("put_outcome", 3, "after")
-    with pytest.raises(Killed):
-        world.start("march", folder)
-    faults.heal()
-    monkeypatch.setattr("cluster.load.drive.is_dead", lambda _: True)
+    world = _cut_off(monkeypatch, tmp_path / "data", folder, "put_outcome", 3)
     world.undo("march")
     found = held(world)
     assert (found["records"], found["templates"], found["photos"]) == ({}, {}, {})
@@ -94,12 +100,7 @@ def test_a_load_that_was_cut_off_can_be_undone(
 def test_what_a_killed_loader_had_announced_does_not_keep_an_undo_from_its_end(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
-    world, faults = World(monkeypatch, tmp_path / "data"), Faults(monkeypatch)
-    faults.kill_at("upsert", 2, "after")
-    with pytest.raises(Killed):
-        world.start("march", folder)
-    faults.heal()
-    monkeypatch.setattr("cluster.load.drive.is_dead", lambda _: True)
+    world = _cut_off(monkeypatch, tmp_path / "data", folder, "upsert", 2)
     world.resume("march")
     world.undo("march")
     assert held(world) == {"records": {}, "tombstones": 0, "templates": {}, "photos": {}}
