@@ -56,7 +56,7 @@ def cut_out(pixels: UInt8, scale: float, box: records_pb2.Box) -> str:
 
 
 def _decode(photo: bytes, settings: Settings) -> DecodedPhoto | None:
-    with DecodePool.from_settings(settings.workers, processes=1, light=True) as pool:
+    with DecodePool.from_settings(settings.workers, processes=1) as pool:
         decoded = pool.decode_many([photo])[0]
     return decoded if isinstance(decoded, DecodedPhoto) else None
 

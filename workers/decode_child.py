@@ -1,6 +1,6 @@
 """The decoder's processes: a template process that has everything imported, and its forked children.
 
-Importing torch takes seconds; forking the template takes milliseconds and shares its memory, so that a
+Importing every codec takes a while; forking the template takes milliseconds and shares its memory, so that a
 child that died or hangs is replaced at once. The template itself never sees a photo. A child decodes
 one photo after the other under limits on memory, processor time, files and cores, ends when either its
 parent or the template ends, and leaves by itself when it is old or has grown.

@@ -23,7 +23,7 @@ from workers.decode import DecodeLimits
 from workers.decode_formats import PhotoFormat
 from workers.decode_wire import SLOTS, Layout, SharedSlots, create_memory, receive, send
 
-_START_TIMEOUT_S = 120.0  # importing torch from a cold disk
+_START_TIMEOUT_S = 120.0  # importing from a cold disk, on a busy machine
 _FORK_TIMEOUT_S = 20.0
 _SIDE_MAX = 1 << 24  # pixels a child may say a photo has across
 # `-I` keeps the working folder and PYTHON* variables out; the parent's own path brings its packages in.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from homeward.config import WorkerSettings
 
 DECODER = "workers.decode:decode"
-LIGHT_DECODER = "workers.decode:decode_light"
 _TRIES = 3  # photos that were waiting in a child that died, not being decoded, are tried again
 _SAID = {
     PhotoReason.DECODE_TIMEOUT: "decoding took longer than allowed; save the photo again, as JPEG",
@@ -95,17 +94,16 @@ class DecodePool:
         *,
         processes: int | None = None,
         scale_to_px: int = 0,
-        light: bool = False,
         decoder: str = DECODER,
     ) -> DecodePool:
-        """A pool as the operator set it. `light`: without torch, up in a second, for a few photos."""
+        """A pool as the operator set it."""
         limits = replace(DecodeLimits.from_settings(settings), scale_to_px=scale_to_px)
         return DecodePool(
             limits,
             processes=settings.decode_processes if processes is None else processes,
             timeout_s=settings.decode_timeout_s,
             memory_bytes=settings.decode_memory_bytes,
-            decoder=LIGHT_DECODER if light else decoder,
+            decoder=decoder,
         )
 
     @property

@@ -27,7 +27,7 @@ class Thumbnails:
     def __init__(self, photos: PhotoStore, agency: str, settings: WorkerSettings) -> None:
         self._photos = photos
         self._agency = agency
-        self._pool = DecodePool.from_settings(settings, processes=1, scale_to_px=SIDE_PX, light=True)
+        self._pool = DecodePool.from_settings(settings, processes=1, scale_to_px=SIDE_PX)
         self._down = False
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from tests.workers.photo_bytes import LIMITS, blocks, encode, exif
 from workers.decode import DecodedPhoto, decode
 from workers.decode_cuda import HEADER_DECODER, CudaDecoder, jpeg_header
 from workers.device_photo import DevicePhoto, small_pixels
-from workers.sandbox import LIGHT_DECODER, DecodePool
+from workers.sandbox import DecodePool
 
 
 def test_nvjpeg_gets_whole_grey_and_colour_jpegs_only() -> None:
@@ -25,7 +25,7 @@ def test_every_photo_gets_its_answer_with_or_without_a_gpu() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu:0")
     photos = [encode(blocks(96, 64, seed), "JPEG", quality=95, exif=exif(6)) for seed in range(5)]
     photos += [encode(blocks(), "PNG"), photos[0][:-40], b""]
-    pool = DecodePool(LIMITS, processes=1, decoder=LIGHT_DECODER)
+    pool = DecodePool(LIMITS, processes=1)
     decoder = CudaDecoder(pool, DecodePool(LIMITS, processes=1, decoder=HEADER_DECODER), device)
     try:
         answers = decoder.decode_many(photos)

@@ -22,7 +22,7 @@ from homeward.ids import photo_sha256
 from tests.workers.photo_bytes import LIMITS, blocks, encode
 from workers.decode import DecodedPhoto, DecodeLimits, decode
 from workers.decode_wire import SharedSlots
-from workers.sandbox import LIGHT_DECODER, DecodePool
+from workers.sandbox import DecodePool
 
 HOSTILE = "tests.workers.hostile:decode"
 SMALL = DecodeLimits(max_bytes=1 << 20, max_pixels=1 << 20)
@@ -231,7 +231,7 @@ def test_large_photos_leave_no_memory_behind() -> None:
     limits = DecodeLimits(LIMITS.max_bytes, LIMITS.max_pixels)
     photo = encode(Image.new("RGB", (6000, 4000), (1, 2, 3)), "PNG")
     me = psutil.Process()
-    with DecodePool(limits, processes=2, decoder=LIGHT_DECODER) as opened:
+    with DecodePool(limits, processes=2) as opened:
         opened.decode_many([photo])
         before = me.memory_info().rss
         for _ in range(6):
@@ -324,7 +324,7 @@ def test_a_killed_parent_leaves_no_process_behind() -> None:
 
 def test_the_settings_reach_the_pool() -> None:
     settings = WorkerSettings(decode_processes=1, max_photo_pixels=10_000)
-    with DecodePool.from_settings(settings, light=True) as opened:
+    with DecodePool.from_settings(settings) as opened:
         answers = opened.decode_many([encode(blocks(), "PNG"), encode(blocks(160, 160), "PNG")])
         assert len(opened.child_pids) == 1
     assert isinstance(answers[0], DecodedPhoto)
