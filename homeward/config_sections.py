@@ -204,7 +204,7 @@ class LoadSettings(_Section):
         "catalogue, photos and gallery are servers",
     )
     ray: str = Field("", description="address of the Ray cluster; empty: one of the command's own")
-    actors: int = Field(0, ge=0, description="loaders on the cluster; 0: one per GPU, or per machine")
+    actors: int = Field(0, ge=0, description="loaders on the cluster; 0: one per GPU, or per core")
     object_store_bytes: int = Field(
         128 * MIB,
         ge=80 * MIB,

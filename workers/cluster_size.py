@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeward.errors import InvalidInput
+
+_LOADER_BYTES = 2 << 30  # the model's 0.8 GB, and the parts that a loader has under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,7 @@ class Node:
 
     cpus: float
     gpus: float
+    memory_bytes: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,20 @@ def share(nodes: Sequence[Node], count: int = 0) -> WorkerShare:
         )
     # No worker spans machines.
     cores = max(1, min(cpus // wanted, *(int(node.cpus) for node in hosts)))
-    per_worker = min(1.0, gpus / wanted) if gpus else 0.0
-    if 0.5 < per_worker < 1:  # two of these do not fit one GPU
-        per_worker = 0.5
+    # Of workers that share a GPU whole ones fit, whatever fraction each is promised.
+    per_worker = 1 / math.ceil(wanted / gpus) if gpus else 0.0
     return WorkerShare(wanted, cores, max(1, cores // 2), per_worker)
+
+
+def cpu_loaders(nodes: Sequence[Node]) -> int:
+    """How many loaders a cluster without GPUs carries: one per core, as far as its machines have the memory.
+
+    Batches side by side in one process wait for Python's lock, the longer the more there are: on two cores
+    two loaders of one batch each got through a sixth more photos than one of two. 0 where there is a GPU,
+    which one process keeps busy.
+    """
+    if any(node.gpus >= 1 for node in nodes):
+        return 0
+    return sum(
+        max(1, int(min(node.cpus, node.memory_bytes // _LOADER_BYTES))) for node in nodes if node.cpus >= 1
+    )

@@ -32,7 +32,7 @@ from homeward.config import Settings
 from homeward.errors import HomewardError, WorkerUnavailable
 from homeward.memory import settled
 from homeward.observed import observed
-from workers.cluster_size import Node, WorkerShare, share
+from workers.cluster_size import Node, WorkerShare, cpu_loaders, share
 from workers.ray_session import NAMESPACE, connected, keep_stdout
 
 _TELL_S = 1.0
@@ -186,8 +186,9 @@ def _joined(settings: Settings) -> Iterator[WorkerShare]:
     """In another thread than the main one, whose handler of SIGTERM Ray would replace by its own."""
     logging.getLogger("ray._private.worker").addFilter(_not_of_signals)
     with _own(settings) if not settings.loads.ray else connected(settings.loads.ray):
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        yield share([Node(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes], settings.loads.actors)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [Node(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)) for node in alive]
+        yield share(nodes, settings.loads.actors or cpu_loaders(nodes))
 
 
 def _not_of_signals(record: logging.LogRecord) -> bool:

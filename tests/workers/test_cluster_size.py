@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeward.errors import InvalidInput
-from workers.cluster_size import Node, share
+from workers.cluster_size import Node, cpu_loaders, share
 
 NODES = st.lists(
     st.builds(Node, st.integers(1, 64).map(float), st.integers(0, 8).map(float)), min_size=1, max_size=8
@@ -26,8 +26,13 @@ def test_a_cluster_is_never_promised_twice(nodes: list[Node], count: int) -> Non
         return
     assert each.count == (count or each.count)
     assert each.count * each.reserved_cpus <= sum(node.cpus for node in nodes)
-    assert each.count * each.gpus <= sum(node.gpus for node in nodes)
+    assert sum(int(node.gpus) * _on_one_gpu(each.gpus) for node in nodes) >= each.count * bool(each.gpus)
     assert 1 <= each.reserved_cpus <= each.cores <= max(node.cpus for node in nodes)
+
+
+def _on_one_gpu(fraction: float) -> int:
+    """Workers of such a fraction that fit one GPU."""
+    return int(1 / fraction) if fraction else 0
 
 
 def test_there_is_one_worker_per_gpu_else_per_machine() -> None:
@@ -43,3 +48,21 @@ def test_a_head_that_offers_no_cores_is_no_machine_to_work_on() -> None:
     with pytest.raises(InvalidInput) as refused:
         share([Node(0, 0)])
     assert refused.value.code == "TOO_MANY_WORKERS"
+
+
+GIB = 1 << 30
+
+
+def test_a_load_has_a_loader_per_core_where_memory_suffices() -> None:
+    assert cpu_loaders([Node(2, 0, 16 * GIB)]) == 2
+    assert cpu_loaders([Node(0, 0, 4 * GIB), Node(16, 0, 8 * GIB), Node(4, 0, 64 * GIB)]) == 8
+    assert cpu_loaders([Node(4, 0, GIB)]) == 1
+    assert cpu_loaders([Node(64, 0, 64 * GIB), Node(16, 2, 64 * GIB)]) == 0
+    assert cpu_loaders([]) == 0
+
+
+@given(cpus=st.lists(st.integers(1, 64).map(float), min_size=1, max_size=8))
+def test_loaders_of_cores_always_find_their_share(cpus: list[float]) -> None:
+    nodes = [Node(cores, 0) for cores in cpus]
+    each = share(nodes, cpu_loaders(nodes))
+    assert (each.count, each.cores, each.reserved_cpus, each.gpus) == (sum(cpus), 1, 1, 0)
