@@ -1,4 +1,5 @@
-"""A bucket of any S3 endpoint, through MinIO's SDK: objects below one prefix, and its errors as ours."""
+"""A bucket of any S3 endpoint, through MinIO's SDK and, for small objects, a quicker client: what lies below
+one prefix, and its errors as ours."""
 
 from __future__ import annotations
 
@@ -6,21 +7,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from xml.etree.ElementTree import ParseError
 
-import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED
-from minio.error import MinioException, S3Error
+from minio.error import S3Error
 from minio.helpers import check_bucket_name
 from minio.versioningconfig import SUSPENDED
 
 from homeward.config import PhotoStoreSettings
 from homeward.errors import HomewardError, InvalidInput, StoreUnavailable
 from homeward.telemetry import store_failed
-from photos.s3_client import Called, open_client
+from photos.s3_client import Called, find_keys, open_client
+from photos.s3_errors import FAILURES, advice, answer_of
+from photos.s3_put import SMALL_BYTES, SmallPuts, speaks
 
-REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion", "ResourceNotFound"})
 _PART_MIN = 5 * 1024 * 1024  # what S3 asks of a part
 _PAGE = 1000  # entries of a listing
@@ -61,11 +61,12 @@ def open_bucket(
 def connect(
     settings: PhotoStoreSettings, endpoint: str, name: str, prefix: str, called: Called = _PHOTOS
 ) -> S3Bucket:
-    """The bucket at `endpoint`, which is not asked anything yet. Keys: see `open_client`.
+    """The bucket at `endpoint`, which is not asked anything yet. Keys: see `find_keys`.
 
     Raises `InvalidInput` (CONFIG_INVALID) for names that S3 cannot have, and without keys.
     """
-    client = open_client(settings, endpoint, called)
+    keys = find_keys(settings, called)
+    client = open_client(settings, endpoint, called, keys)
     try:
         check_bucket_name(name)
     except ValueError as error:
@@ -74,14 +75,24 @@ def connect(
             code="CONFIG_INVALID",
             field=called.field,
         ) from error
-    return S3Bucket(client, name, prefix, called)
+    puts = SmallPuts(settings, endpoint, name, keys) if speaks(endpoint) else None
+    return S3Bucket(client, name, prefix, called, puts)
 
 
 class S3Bucket:
     """The objects of one bucket below one prefix. Keys are given without it."""
 
-    def __init__(self, client: Minio, name: str, prefix: str = "", called: Called = _PHOTOS) -> None:
+    def __init__(
+        self,
+        client: Minio,
+        name: str,
+        prefix: str = "",
+        called: Called = _PHOTOS,
+        puts: SmallPuts | None = None,
+    ) -> None:
+        """`puts`: for small objects, where it is at hand."""
         self._client = client
+        self._puts = puts
         self._name = name
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._called = called
@@ -112,16 +123,21 @@ class S3Bucket:
     def put(self, key: str, data: bytes, media_type: str) -> None:
         """Write an object. The server makes it visible when it is whole."""
         with self.mapped():
-            written = self._client.put_object(
-                self._name,
-                self._prefix + key,
-                BytesIO(data),
-                len(data),
-                content_type=media_type,
-                # One request whatever the size: parts of an upload that died would stay unseen.
-                part_size=max(len(data), _PART_MIN),
-            )
-            if not written.etag:  # see `_promised`
+            etag: str | None = None
+            if self._puts is not None and len(data) <= SMALL_BYTES:
+                etag = self._puts.put(self._prefix + key, data, media_type)
+            if etag is None:
+                written = self._client.put_object(
+                    self._name,
+                    self._prefix + key,
+                    BytesIO(data),
+                    len(data),
+                    content_type=media_type,
+                    # One request whatever the size: parts of an upload that died would stay unseen.
+                    part_size=max(len(data), _PART_MIN),
+                )
+                etag = written.etag
+            if not etag:  # see `_promised`
                 raise _cut_off()
 
     def get(self, key: str, limit: int | None = None) -> bytes | None:
@@ -212,11 +228,12 @@ class S3Bucket:
             yield
         except HomewardError:
             raise
-        except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, ParseError) as error:
-            code = error.code if isinstance(error, S3Error) else None
+        except FAILURES as error:
+            code = answer_of(error)
             store_failed(self._called.store, type(error).__name__)
             raise StoreUnavailable(
-                f"the {self._called.bucket} {self._name!r} cannot be used: {_advice(error, self._called)}",
+                f"the {self._called.bucket} {self._name!r} cannot be used: "
+                f"{advice(error, code, self._called)}",
                 store=self._called.store,
                 **({"answer": code} if code else {}),
             ) from error
@@ -259,21 +276,3 @@ def _cut_off() -> ConnectionError:
 
 def _bare(etag: str | None) -> str:
     return (etag or "").removeprefix("W/").strip('"')
-
-
-def _advice(error: Exception, called: Called) -> str:
-    if isinstance(error, S3Error):
-        if error.code in REFUSED:
-            return (
-                f"the server refused us ({error.code}); check {called.variable('access_key')} and "
-                f"{called.variable('secret_key')}, and that the key may {called.rights} there"
-            )
-        if error.code == "NoSuchBucket":
-            return "it is gone; create it again or restore it"
-        return f"the server answered {error.code}; try again, and look at the server if it stays so"
-    if isinstance(error, urllib3.exceptions.HTTPError | OSError):
-        return (
-            f"the server does not answer; check {called.uri}, {called.setting('secure')} (https or not), "
-            "its certificate and that it runs"
-        )
-    return f"{type(error).__name__} from the server's answer; check that {called.uri} is an S3 endpoint"

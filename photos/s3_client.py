@@ -46,11 +46,10 @@ class Called:
         return f"HOMEWARD_{self.setting(name).replace('.', '__').upper()}"
 
 
-def open_client(settings: PhotoStoreSettings, endpoint: str, called: Called) -> Minio:
+def open_client(settings: PhotoStoreSettings, endpoint: str, called: Called, keys: Provider) -> Minio:
     """A client of `endpoint` (host[:port]). It is not asked anything yet.
 
-    Keys come from the settings; without them from AWS_* or MINIO_* in the environment or from the
-    AWS credentials file. Raises `InvalidInput` (CONFIG_INVALID) for what is no endpoint, and without keys.
+    Raises `InvalidInput` (CONFIG_INVALID) for what is no endpoint.
     """
     retry = urllib3.Retry(total=_RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
     http = urllib3.PoolManager(
@@ -65,7 +64,7 @@ def open_client(settings: PhotoStoreSettings, endpoint: str, called: Called) -> 
             endpoint,
             secure=settings.secure,
             region=settings.region,
-            credentials=_credentials(settings, called),
+            credentials=keys,
             http_client=http,
         )
     except ValueError as error:
@@ -74,7 +73,11 @@ def open_client(settings: PhotoStoreSettings, endpoint: str, called: Called) -> 
         ) from error
 
 
-def _credentials(settings: PhotoStoreSettings, called: Called) -> Provider:
+def find_keys(settings: PhotoStoreSettings, called: Called) -> Provider:
+    """The keys of the settings; without them those of AWS_* or MINIO_* in the environment or of the AWS
+    credentials file, read anew when they are asked for.
+
+    Raises `InvalidInput` (CONFIG_INVALID) where there are none."""
     if (settings.access_key is None) != (settings.secret_key is None):
         raise InvalidInput(
             f"{called.setting('access_key')} and {called.setting('secret_key')} come together",

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from cluster.load.members import Member, Refusal, refused, unreadable
 from homeward.config import LoadSettings, PhotoStoreSettings
 from homeward.errors import InvalidInput, StoreUnavailable
-from photos.s3_bucket import REFUSED, Entry, S3Bucket, connect
+from photos.s3_bucket import Entry, S3Bucket, connect
 from photos.s3_client import Called
+from photos.s3_errors import REFUSED
 
 _AMAZON = "s3.amazonaws.com"
 _CALLED = Called(
