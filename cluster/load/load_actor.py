@@ -188,7 +188,9 @@ def _joined(settings: Settings) -> Iterator[WorkerShare]:
     with _own(settings) if not settings.loads.ray else connected(settings.loads.ray):
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         nodes = [Node(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)) for node in alive]
-        yield share(nodes, settings.loads.actors or cpu_loaders(nodes))
+        left = ray.available_resources()  # type: ignore[no-untyped-call]
+        free = max(1, int(left.get("CPU", 0)))  # of what shards and workers have not reserved
+        yield share(nodes, settings.loads.actors or min(cpu_loaders(nodes), free))
 
 
 def _not_of_signals(record: logging.LogRecord) -> bool:
