@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from catalogue.engine import Database
 from homeward.errors import NotSupported
 
+if TYPE_CHECKING:  # a database that is up to date needs none of it, and it takes long to import
+    from alembic.config import Config
+
+HEAD = "0005"  # the newest migration
+_VERSION = sa.table("alembic_version", sa.column("version_num"))
 _LOCK = 0x486F6D6577617264  # PostgreSQL advisory lock: two servers that start together take turns
 
 
@@ -18,13 +21,15 @@ def upgrade(database: Database) -> None:
     """Run the migrations that are missing, in one transaction.
 
     Raises `NotSupported` (CATALOGUE_TOO_NEW) if a newer Homeward wrote the database."""
-    config = alembic_config()
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
     with database.reading() as connection:
         before = revision(connection)
-    if before == scripts.get_current_head():
+    if before == HEAD:
         return
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = alembic_config()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if before is not None and before not in known:
         raise NotSupported(
             "a newer Homeward wrote this catalogue; install that version or a later one",
@@ -40,6 +45,8 @@ def upgrade(database: Database) -> None:
 
 def alembic_config() -> Config:
     """Alembic's configuration, without any file: the scripts lie in the installed package."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "catalogue:migrations")
     config.set_main_option("path_separator", "os")
@@ -48,4 +55,6 @@ def alembic_config() -> Config:
 
 def revision(connection: sa.Connection) -> str | None:
     """The last migration that the database has seen; None without tables."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.execute(sa.select(_VERSION.c.version_num)).scalar()

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cluster.cli.state import state
 from homeward.errors import Corrupt, Overloaded, Unavailable
+from homeward.memory import uncollected
 
 if TYPE_CHECKING:
     from catalogue.store import Catalogue
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 @contextmanager
 def open_driver_here(again: str = "resume") -> Iterator[tuple[Driver, Catalogue, LoadDocuments]]:
     """A driver that the first Ctrl-C or SIGTERM stops in order; the second ends the process."""
-    from cluster.load.drive import open_driver
-    from homeward.observed import observed
+    with uncollected():
+        from cluster.load.drive import open_driver
+        from homeward.observed import observed
 
     settings = state().settings
     # Its stderr is the display's.

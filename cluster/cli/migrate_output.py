@@ -14,7 +14,7 @@ from rich.text import Text
 from cluster.cli.exits import Exit
 from cluster.cli.output import console, print_json
 from cluster.cli.state import state
-from cluster.load.report_page import plain_cell
+from homeward.cells import plain_cell
 from homeward.files import private_file
 
 if TYPE_CHECKING:

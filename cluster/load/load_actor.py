@@ -14,10 +14,11 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 from ray.exceptions import RayError
 
@@ -30,7 +31,7 @@ from cluster.load.patience import Patience
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
 from homeward.errors import HomewardError, WorkerUnavailable
-from homeward.memory import settled
+from homeward.memory import settled, uncollected
 from homeward.observed import observed
 from workers.cluster_size import Node, WorkerShare, cpu_loaders, share
 from workers.ray_session import NAMESPACE, connected, keep_stdout
@@ -46,6 +47,16 @@ class LoadPart:
     """The actor around one `Loader`: Ray Data calls it with one part's number at a time, in a few threads."""
 
     def __init__(self, settings: Settings, spec: LoadSpec, lease: Lease, board: Any) -> None:
+        with uncollected():
+            self._open(settings, spec, lease)
+        if self._failure is not None:
+            return
+        self._stack.enter_context(settled())  # a full collection would hold up every thread of the model
+        self._board = board
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        threading.Thread(target=self._keep_telling, name="tell", daemon=True).start()
+
+    def _open(self, settings: Settings, spec: LoadSpec, lease: Lease) -> None:
         # The driver, which only names this class, has no need of torch and all stores' clients.
         from cluster.load.open_loader import open_loader
 
@@ -57,11 +68,6 @@ class LoadPart:
             self._loader = patience.do(lambda: self._stack.enter_context(open_loader(settings, spec, lease)))
         except HomewardError as error:
             self._failure = error  # answered for each part: Ray would start this actor again and again
-            return
-        self._stack.enter_context(settled())  # a full collection would hold up every thread of the model
-        self._board = board
-        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        threading.Thread(target=self._keep_telling, name="tell", daemon=True).start()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Load one part."""
@@ -168,7 +174,8 @@ class RayRunners(Ahead[WorkerShare]):
     def open(self, spec: LoadSpec, lease: Lease) -> Iterator[RunOnRay]:
         """See `Runners`."""
         self.begin()
-        importlib.import_module("ray.data")  # takes as long as the cluster yet does
+        with uncollected():
+            importlib.import_module("ray.data")  # takes as long as the cluster yet does
         each = self.get()
         workers = self._settings.workers.model_copy(
             update={
@@ -219,4 +226,14 @@ def _own(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
+        _end_autoscaler()
         ray.shutdown()
+
+
+def _end_autoscaler() -> None:
+    """Of one machine nothing is scaled, but Ray asks this process to end and gives it a second that it never
+    takes less of."""
+    with suppress(psutil.Error):
+        for child in psutil.Process().children():
+            if any("autoscaler" in word and word.endswith("monitor.py") for word in child.cmdline()):
+                child.kill()

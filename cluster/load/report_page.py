@@ -29,6 +29,7 @@ from cluster.load.report_types import (
     SuspectedDouble,
     Unaccounted,
 )
+from homeward.cells import plain_cell
 from homeward.files import private_file, write_private
 
 Thumbnail = Callable[[PhotoRow], bytes | None]
@@ -44,7 +45,6 @@ _WORDS = {
 }
 _CSV = ("number", "photo", "reference", "line", "code", "message", "what to do", "bytes", "sha256")
 # A cell that begins so may be taken for a formula; full-width signs too, by programs that read Japanese.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write_page(
@@ -164,11 +164,6 @@ def _cells(row: PhotoRow) -> Iterator[object]:
     texts = (row.photo, row.reference, row.line or "", row.code, row.message, advice(row.code)[1])
     for value in (row.number, *texts, row.bytes or "", row.sha256):
         yield plain_cell(value)
-
-
-def plain_cell(value: object) -> object:
-    """A cell's value that no spreadsheet program takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _shares(counts: Mapping[str, int], most: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from cluster.load.counters import Counters
 from cluster.load.part_done import PARTS_AT_A_TIME, PartDone
 from cluster.load.spec import LoadSpec
 from homeward.config import Settings
+from homeward.memory import uncollected
 
 if TYPE_CHECKING:  # torch and the stores' clients are for whoever loads
     from cluster.load.loader import Loader
@@ -101,7 +102,8 @@ class _Here:
 def open_runners(settings: Settings) -> Iterator[Runners]:
     """What the settings say: `loads.where`."""
     if on_ray(settings):
-        from cluster.load.load_actor import RayRunners
+        with uncollected():
+            from cluster.load.load_actor import RayRunners
 
         with RayRunners(settings) as runners:
             yield runners
