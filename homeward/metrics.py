@@ -86,6 +86,9 @@ LEVELS: Mapping[Level, _Described] = {
         "Memory of the GPUs that this process sees: used by anybody, allocated by this process, total.",
         "state",
     ),
+    Level.GPU_BUSY: _Described(
+        "Share of its driver's last sample in which the GPU ran a kernel, by anybody.", "gpu"
+    ),
 }
 
 

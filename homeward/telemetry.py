@@ -90,6 +90,7 @@ class Level(StrEnum):
     LOAD_FACES = "homeward_load_faces"
     LOAD_REJECTED = "homeward_load_rejected_photos"
     GPU_MEMORY = "homeward_gpu_memory_bytes"
+    GPU_BUSY = "homeward_gpu_busy_ratio"
 
 
 @dataclass(frozen=True, slots=True)

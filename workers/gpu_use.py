@@ -1,4 +1,4 @@
-"""How full the GPUs are that this process works on, for metrics."""
+"""How full and how busy the GPUs are that this process works on, for metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import torch
+from pynvml import NVMLError
 
 from homeward.telemetry import Level, Reading, watch
 
@@ -25,3 +26,15 @@ def gpu_readings() -> Iterator[Reading]:
         yield Reading(Level.GPU_MEMORY, total, "total")
         yield Reading(Level.GPU_MEMORY, total - free, "used")
         yield Reading(Level.GPU_MEMORY, torch.cuda.memory_allocated(device), "allocated")
+        busy = _busy(device)
+        if busy is not None:
+            yield Reading(Level.GPU_BUSY, busy, str(device))
+
+
+def _busy(device: int) -> float | None:
+    """Share of the driver's last sample (up to a second) during which a kernel ran; None where the driver
+    does not say, as of a part of a GPU."""
+    try:
+        return torch.cuda.utilization(device) / 100
+    except (NVMLError, RuntimeError):
+        return None
