@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -243,6 +243,14 @@ class CatalogueReader:
             [(record.key, record.attributes, photo.note, photo.load) for photo in record.photos]
         )
         return {photo.sha256: columns for photo, columns in zip(record.photos, made, strict=True)}
+
+    def shared_now(self) -> datetime:
+        """The database's time, which all its processes share whatever their machines' clocks say."""
+        if self._database.is_sqlite:  # a file of one machine
+            return datetime.now(UTC)
+        with self._database.reading() as connection:
+            now: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return now.astimezone(UTC)
 
     def list_meta(self, prefix: str) -> dict[str, str]:
         """All settings whose names begin so."""

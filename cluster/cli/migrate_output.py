@@ -46,12 +46,11 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[object]) -> None
 
 def tell_state(found: Upgrade, catalogue: Catalogue) -> Exit | None:
     from cluster.upgrade.servers import ServerNotes
-    from homeward.clock import SystemClock
 
     ledger = catalogue.upgrades
     shown = [found.serving] if found.ended else [found.old, found.new]
     rows = [(model, ledger.coverage(model.model_id, _other(found, model).model_id)) for model in shown]
-    servers = [] if found.ended else ServerNotes(catalogue).alive(SystemClock().now())
+    servers = [] if found.ended else ServerNotes(catalogue).alive()
     if state().as_json:
         print_json(_as_json(found, rows, [_note(note) for note in servers]))
         return None

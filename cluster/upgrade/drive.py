@@ -52,7 +52,7 @@ class UpgradeDriver:
         self._progress = progress
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
-        self._servers = Servers(ServerNotes(catalogue), self._clock, self._stop, tell)
+        self._servers = Servers(ServerNotes(catalogue), self._stop, tell)
         self._work: UpgradeWork | None = None
 
     def stop(self) -> None:

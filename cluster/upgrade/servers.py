@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from catalogue.store import Catalogue
 from catalogue.upgrade_types import UpgradeModel
 from cluster.load.patience import Stopped
-from homeward.clock import Clock
 from homeward.errors import Conflict
 
 TELL_S = 1.0
@@ -36,13 +35,15 @@ class ServerNote:
 
     name: str
     address: str
-    at: datetime
     serving: str  # model id
     loaded: tuple[str, ...]  # model ids that it could serve with at once
 
 
 class ServerNotes:
-    """The servers' notes. Blocking and thread-safe."""
+    """The servers' notes. Blocking and thread-safe.
+
+    They bear the time of the catalogue: of servers whose clocks go wrong it is known, too, whether they live.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -51,7 +52,7 @@ class ServerNotes:
         """Say what a server does; once a second while an upgrade is under way."""
         said = {
             "address": note.address,
-            "at": note.at.isoformat(),
+            "at": self._catalogue.shared_now().isoformat(),
             "serving": note.serving,
             "loaded": list(note.loaded),
         }
@@ -61,29 +62,29 @@ class ServerNotes:
         """A server ends, or has nothing to say any more."""
         self._catalogue.drop_meta(_AREA + name)
 
-    def alive(self, now: datetime) -> list[ServerNote]:
+    def alive(self) -> list[ServerNote]:
         """Servers that said something lately, by address."""
         found = []
+        since = self._catalogue.shared_now() - ALIVE
         for key, text in self._catalogue.list_meta(_AREA).items():
             said = json.loads(text)
+            if datetime.fromisoformat(said["at"]) <= since:
+                continue
             note = ServerNote(
                 name=key.removeprefix(_AREA),
                 address=str(said["address"]),
-                at=datetime.fromisoformat(said["at"]),
                 serving=str(said["serving"]),
                 loaded=tuple(said["loaded"]),
             )
-            if note.at > now - ALIVE:
-                found.append(note)
+            found.append(note)
         return sorted(found, key=lambda note: (note.address, note.name))
 
 
 class Servers:
     """The servers that run, as far as they said so, and waiting for them."""
 
-    def __init__(self, notes: ServerNotes, clock: Clock, stop: threading.Event, tell: Tell) -> None:
+    def __init__(self, notes: ServerNotes, stop: threading.Event, tell: Tell) -> None:
         self._notes = notes
-        self._clock = clock
         self._stop = stop
         self._tell = tell
 
@@ -103,7 +104,7 @@ class Servers:
         """Raises `Conflict` (SERVERS_NOT_READY), `Stopped`."""
         give_up = time.monotonic() + SERVERS_S
         told = False
-        while left := [note.address for note in self._notes.alive(self._clock.now()) if not is_so(note)]:
+        while left := [note.address for note in self._notes.alive() if not is_so(note)]:
             if self._stop.is_set():
                 raise Stopped("stopped by request")
             if time.monotonic() > give_up:

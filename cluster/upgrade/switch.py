@@ -234,7 +234,6 @@ class ModelSwitch:
         note = ServerNote(
             name=self._name,
             address=self._address,
-            at=self._parts.clock.now(),
             serving=self._current.model_id,
             loaded=tuple(sorted(self._sides)),
         )

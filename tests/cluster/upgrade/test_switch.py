@@ -150,7 +150,7 @@ async def test_both_models_can_be_asked_and_a_template_goes_to_the_model_that_ma
         await until_loaded(running, NEW_ID)
         record = (await client.enrol(enrolling("one", [photo]))).record.record_id
         await running.switch.step()
-        notes = ServerNotes(catalogue).alive(running.parts.clock.now())
+        notes = ServerNotes(catalogue).alive()
         assert [(note.serving, set(note.loaded)) for note in notes] == [(MODEL_ID, {MODEL_ID, NEW_ID})]
         async with asyncio.timeout(10):  # the standby follows the change log
             while (await found_by(client, photo, NEW_ID))[1] != [record]:  # noqa: ASYNC110
@@ -225,7 +225,7 @@ async def test_a_server_that_cannot_switch_says_so_and_is_waited_for(
         ServerNotes(catalogue).leave(running.switch._name)
         with pytest.raises(StoreUnavailable):
             await running.switch.step()
-        (note,) = ServerNotes(catalogue).alive(running.parts.clock.now())
+        (note,) = ServerNotes(catalogue).alive()
         assert note.serving == MODEL_ID
 
 
