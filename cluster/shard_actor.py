@@ -29,6 +29,7 @@ from cluster.shard_maps import ShardEntry, ShardMaps
 from cluster.shard_process import IndexModel, controlling, serving_shard
 from homeward.config import Settings
 from homeward.errors import Conflict, HomewardError, InvalidInput, WorkerUnavailable
+from homeward.log_lines import where
 from index.shard_map import ShardMap
 from workers.ray_session import NAMESPACE, actor_names, connected, find_actor
 
@@ -69,10 +70,10 @@ class _Service:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told by `ready`, or by the log and the exit
             self._failure = error
             if self._ready.is_set():
-                _logger.exception("the service ended")
+                _logger.error("the service ended: %s", where(error))  # noqa: TRY400 - its text may quote a request
                 os._exit(1)  # Ray starts it anew
         finally:
             self._loop.close()
@@ -92,7 +93,8 @@ def _service(opened: Callable[[], AbstractAsyncContextManager[Any]]) -> _Service
         except Exception as error:
             if not ray.get_runtime_context().was_current_actor_reconstructed:
                 raise
-            _logger.warning("not started again yet, trying on: %s: %s", type(error).__name__, error)
+            said = error.message if isinstance(error, HomewardError) else where(error)
+            _logger.warning("not started again yet, trying on: %s", said)
             time.sleep(_AGAIN_S)
 
 

@@ -31,6 +31,7 @@ from cluster.load.spec import LoadSpec, read_spec, write_spec
 from cluster.ownership import own_data_dir
 from homeward.config import Settings
 from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput
+from homeward.log_lines import where
 from homeward.telemetry import watching
 from photos.open import open_document_store
 
@@ -123,9 +124,7 @@ class Driver:
                 state = LoadState.STOPPED
                 final = self._load(lease, spec, display, runners)
             except BaseException as error:
-                why = (
-                    error.message if isinstance(error, HomewardError) else f"{type(error).__name__}: {error}"
-                )
+                why = error.message if isinstance(error, HomewardError) else where(error)
                 if state is LoadState.PLANNING and isinstance(error, InvalidInput):
                     self._discard(lease)
                 else:
@@ -251,7 +250,7 @@ def _shown(display: Display, progress: Callable[[], Progress]) -> Iterator[None]
                 read.see(now)
                 display.show(now)
             except Exception as error:  # noqa: BLE001 - progress that cannot be shown must not end a load
-                _logger.info("progress is not known: %s", error)
+                _logger.info("progress is not known: %s", where(error))
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()

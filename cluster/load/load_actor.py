@@ -95,7 +95,7 @@ class LoadPart:
             if ray.get(self._board.tell.remote(self._name, self._loader.counters()), timeout=_ASK_S):
                 self._loader.stop()
         except RayError as error:
-            _logger.info("the load's board does not answer: %s", error)
+            _logger.info("the load's board does not answer: %s", type(error).__name__)
 
 
 class RunOnRay:
@@ -150,7 +150,7 @@ class RunOnRay:
         try:
             self._counters = ray.get(self._board.read.remote(), timeout=_ASK_S)
         except RayError as error:
-            _logger.info("the load's board does not answer: %s", error)
+            _logger.info("the load's board does not answer: %s", type(error).__name__)
         return self._counters
 
     def stop(self) -> None:

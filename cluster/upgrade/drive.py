@@ -19,6 +19,7 @@ from cluster.upgrade.work import UpgradeWork
 from homeward.clock import Clock, SystemClock
 from homeward.config import Settings
 from homeward.errors import Conflict, HomewardError, InvalidInput
+from homeward.log_lines import where
 
 EMBEDDING, READY, SWITCHED = UpgradeState.EMBEDDING, UpgradeState.READY, UpgradeState.SWITCHED
 FINISHING, FINISHED = UpgradeState.FINISHING, UpgradeState.FINISHED
@@ -190,9 +191,7 @@ class UpgradeDriver:
                 self._check_stopped()
                 yield work
             except BaseException as error:
-                why = (
-                    error.message if isinstance(error, HomewardError) else f"{type(error).__name__}: {error}"
-                )
+                why = error.message if isinstance(error, HomewardError) else where(error)
                 with contextlib.suppress(HomewardError):  # the first error says more
                     self._ledger.release(lease, why)
                 raise
