@@ -120,7 +120,7 @@ LARGE_PACE = Measured(
     note="stores embedded",
 )
 LOAD_PEAK = Measured(
-    "most memory of a load, driver, Ray and loader", "GB", "load_memory", "rss_peak_bytes.50000", factor=1e-9
+    "most memory of a load, Ray and two loaders", "GB", "load_memory", "rss_peak_bytes.50000", factor=1e-9
 )
 POSTGRES_ROW = Measured(
     "PostgreSQL, a template",

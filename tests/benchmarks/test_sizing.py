@@ -43,7 +43,7 @@ def test_the_arithmetic_of_the_page_has_the_measured_figures() -> None:
         (SCAN_MANY, "{:.2f} core ms"),
         (POSTGRES_ROW, "{:,.0f} bytes"),
         (SNAPSHOT_START, "{:.2f} s a million"),
-        (LOAD_PEAK, "{:.1f} GB with one loader"),
+        (LOAD_PEAK, "{:.1f} GB with two loaders"),
         (SERVER, "{:.1f} GB before"),
         (MILVUS_MEMORY, "{:,.0f} bytes a row"),
     ):
