@@ -133,7 +133,7 @@ class Pass:
         ]
         for batch, future in batches:
             for one, seen in zip(batch, future.result().photos, strict=True):
-                made.append(self._covered(one, seen.faces))
+                made.append(self._covered(one, self._retried(one, seen.faces)))
         self._patience.check()
         return self._writer.write(made) if made else 0
 
@@ -145,6 +145,13 @@ class Pass:
             return GONE
         except Corrupt:
             return DAMAGED
+
+    def _retried(self, one: _Read, seen: PhotoFaces | HomewardError) -> PhotoFaces | HomewardError:
+        """Once more, and alone, where it was not the photo's fault: no face is to be listed as lost, nor one
+        that an earlier pass found to be given up, because memory was short for a moment."""
+        if not isinstance(seen, WorkerUnavailable):
+            return seen
+        return self._embedding.submit([one.content]).result().photos[0].faces
 
     def _covered(self, one: _Read, seen: PhotoFaces | HomewardError) -> CoveredPhoto:
         enrolled = enrolled_faces(one.photo, self._other)
