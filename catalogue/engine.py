@@ -33,8 +33,12 @@ _WRITE = "homeward_write"  # execution option: this transaction will write
 class Database:
     """One engine with its reading and writing transactions. SQLAlchemy's errors are mapped here."""
 
-    def __init__(self, engine: sa.Engine, single: sa.Engine | None = None) -> None:
-        """`single`: connections for single statements, without transactions; None: `engine`'s do."""
+    def __init__(
+        self, engine: sa.Engine, single: sa.Engine | None = None, *, rewrite_max: int | None = None
+    ) -> None:
+        """`single`: connections for single statements, without transactions; None: `engine`'s do.
+        `rewrite_max`: see `CatalogueSettings.rewrite_table_bytes`."""
+        self._rewrite_max = rewrite_max
         self.engine = engine
         self._single = single or engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = engine.execution_options(**{_WRITE: True})
@@ -100,7 +104,7 @@ class Database:
             if revs.last != start:
                 connection.execute(sa.update(counter).values(rev=revs.last))
 
-    def vacuum(self) -> None:
+    def vacuum(self, *, whole: bool = True) -> tuple[str, ...]:
         """See `Catalogue.vacuum`."""
         with mapped(), self._turn:
             if self.is_sqlite:
@@ -108,8 +112,8 @@ class Database:
             with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 if self.is_sqlite:
                     _vacuum_sqlite(connection)
-                else:
-                    _vacuum_postgres(connection)
+                    return ()
+                return _vacuum_postgres(connection, None if whole else self._rewrite_max)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -200,17 +204,36 @@ def _vacuum_sqlite(connection: sa.Connection) -> None:
             )
 
 
-def _vacuum_postgres(connection: sa.Connection) -> None:
+def _vacuum_postgres(connection: sa.Connection, most: int | None) -> tuple[str, ...]:
+    """Names of the tables that are larger than `most` bytes, whose rows were not written anew."""
     if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LONG_READING))).scalar_one():
         raise StoreUnavailable(
             "the catalogue is being backed up; vacuum it again when that has ended", store="catalogue"
         )
+    left = []
     try:
         for table in metadata.sorted_tables:
-            connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
-        connection.exec_driver_sql("CHECKPOINT")
+            size = connection.execute(
+                sa.select(sa.func.pg_total_relation_size(sa.func.to_regclass(table.name)))
+            ).scalar_one()
+            if most is not None and size > most:
+                left.append(table.name)
+            how = "ANALYZE" if table.name in left else "FULL, ANALYZE"
+            connection.exec_driver_sql(f"VACUUM ({how}) {table.name}")
+        _checkpoint(connection)
     finally:
         connection.execute(sa.select(sa.func.pg_advisory_unlock(_LONG_READING)))
+    return tuple(left)
+
+
+def _checkpoint(connection: sa.Connection) -> None:
+    """Have the new files written now. The owner of a database may not ask for it, and PostgreSQL does so by
+    itself within minutes (`checkpoint_timeout`)."""
+    try:
+        connection.exec_driver_sql("CHECKPOINT")
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
 
 
 def _sqlite_connected(connection: Any, _record: object) -> None:

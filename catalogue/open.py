@@ -44,7 +44,7 @@ def open_catalogue(
                 store="catalogue",
                 path=str(data_dir),
             ) from error
-    database = Database(engine, single)
+    database = Database(engine, single, rewrite_max=settings.rewrite_table_bytes)
     catalogue = Catalogue(database, clock)
     try:
         upgrade(database)

@@ -195,12 +195,16 @@ class Catalogue(CatalogueReader):
             restoring.restore(revs, tables, rev=rev, gone=gone, mark=mark)
             restoring.check_alone(revs.connection)  # who comes later meets the mark
 
-    def vacuum(self) -> None:
+    def vacuum(self, *, whole: bool = True) -> tuple[str, ...]:
         """Rewrite what the database keeps, so that no deleted content stays in its files.
+
+        PostgreSQL locks each table while it is rewritten. Without `whole` those above
+        `catalogue.rewrite_table_bytes` are not: their names are the answer, and deleted rows stay in their
+        files, where nobody reads them, until others take the room.
 
         Needs a moment without other transactions on SQLite (`StoreUnavailable` otherwise); takes
         time and space proportional to the catalogue."""
-        self._database.vacuum()
+        return self._database.vacuum(whole=whole)
 
     def close(self) -> None:
         """Give all connections back."""

@@ -25,6 +25,7 @@ from photos.store import PhotoStore
 
 KEEP = timedelta(hours=24)
 HALF_WRITTEN_S = 60.0  # a photo's temporary file that is older belongs to a writer that died
+AGAIN = timedelta(hours=2)  # a rewrite that something hindered: one in an hour, see `is_due`
 REWRITE_DUE = "rewrite_due"  # catalogue setting: when files with deleted content must have been rewritten
 
 _logger = logging.getLogger(__name__)
@@ -114,11 +115,22 @@ class Eraser:
         noted = self._catalogue.get_meta(REWRITE_DUE)
         return bool(noted) and datetime.fromisoformat(str(noted)) <= self._clock.now() + timedelta(hours=1)
 
-    def rewrite(self) -> list[StoreErased]:
+    def rewrite_due(self) -> list[StoreErased]:
+        """Rewrite if that is due, as servers do by themselves: one of them does, and what hinders it is tried
+        again in an hour, not at once. Large tables are left to `rewrite`: see `Catalogue.vacuum`."""
+        noted = self._catalogue.get_meta(REWRITE_DUE)
+        later = (self._clock.now() + AGAIN).isoformat()
+        if not noted or not self.is_due() or not self._catalogue.swap_meta(REWRITE_DUE, noted, later):
+            return []
+        return self.rewrite(whole=False)
+
+    def rewrite(self, *, whole: bool = True) -> list[StoreErased]:
         """Rewrite what stores keep, so that no byte of deleted children stays in their files."""
         begun_at = self._catalogue.rev()
+        large: tuple[str, ...] = ()
         self.sweep()
         done: list[StoreErased] = []
+        settled: set[str] = set()
         try:
             self._photos.sweep(HALF_WRITTEN_S)
             done.append(self._pending(Store.PHOTOS))
@@ -133,18 +145,26 @@ class Eraser:
         try:
             states = [gallery.erase() for gallery in (self._gallery, *self._others())]
             left = self._pending(Store.GALLERY)
-            if late := [state.pending_until for state in states if state.pending_until is not None]:
+            late = [state.pending_until for state in states if state.pending_until is not None]
+            if late and left.erased:  # nothing is left to do here, however often
+                settled.add("gallery")
                 note = f"Milvus removes its files by itself, by {max(late):%Y-%m-%d %H:%M} UTC"
                 left = StoreErased("gallery", False, note)
             done.append(left)
         except HomewardError as error:
             done.append(StoreErased("gallery", False, error.message))
         try:
-            self._catalogue.vacuum()
-            done.append(StoreErased("catalogue", True))
+            large = self._catalogue.vacuum(whole=whole)
+            note = (
+                f"too large to be locked by a server: {', '.join(large)}; run homeward erase" if large else ""
+            )
+            done.append(StoreErased("catalogue", not large, note))
         except HomewardError as error:
             done.append(StoreErased("catalogue", False, error.message))
-        if all(one.erased for one in done):
+        hindered = {one.store for one in done if not one.erased} - settled
+        if hindered == {"catalogue"} and large:
+            self._catalogue.set_meta(REWRITE_DUE, (self._clock.now() + KEEP).isoformat())
+        if not hindered:
             self._catalogue.set_meta(REWRITE_DUE, "")
             if self._catalogue.rev() != begun_at:  # a child deleted meanwhile may be in the new files
                 self.mark_due()

@@ -120,8 +120,8 @@ def _sweep(parts: Parts, dead_before: datetime) -> None:
             rows.rewrite_intended(dead_before)
         parts.catalogue.expire_intents(dead_before)
         parts.eraser.sweep()
-        if parts.eraser.is_due():
-            for store in parts.eraser.rewrite():
-                _logger.info("rewrote %s: %s", store.store, store.note or "nothing deleted is left")
+        for store in parts.eraser.rewrite_due():
+            level = logging.INFO if store.erased or not store.note else logging.WARNING
+            _logger.log(level, "rewrote %s: %s", store.store, store.note or "nothing deleted is left")
     except HomewardError as error:
         _logger.warning("sweeping: %s", error.message)

@@ -63,6 +63,12 @@ class CatalogueSettings(_Section):
     uri: str = ""
     password: SecretStr | None = None
     pool_size: int = Field(8, ge=1)
+    rewrite_table_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="a server that rewrites PostgreSQL's tables after a deletion locks none that is larger; "
+        "homeward erase does",
+    )
 
 
 class PhotoStoreSettings(_Section):

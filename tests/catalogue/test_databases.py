@@ -150,6 +150,41 @@ def test_vacuum_runs_on_both(catalogue: Catalogue) -> None:
     assert catalogue.counts().tombstones == 1
 
 
+def test_the_owner_of_a_database_vacuums_it_without_being_more(postgres_server: Postgres) -> None:
+    """As the documentation has PostgreSQL set up; who is no superuser may not ask for a checkpoint."""
+    name = postgres_server.new_database()
+    with postgres_server.connect() as connection:
+        connection.execute(f"CREATE ROLE owner_{name} LOGIN PASSWORD 'x'".encode())
+        connection.execute(f"ALTER DATABASE {name} OWNER TO owner_{name}".encode())
+    given = CatalogueSettings(
+        uri=f"postgresql://owner_{name}@127.0.0.1:{postgres_server.port}/{name}", password=SecretStr("x")
+    )
+    catalogue = open_catalogue(given, Path())
+    try:
+        catalogue.apply([write("r", {"p": 1})])
+        assert catalogue.vacuum() == ()
+    finally:
+        catalogue.close()
+        postgres_server.drop_database(name)
+
+
+def test_a_table_above_the_limit_is_not_locked_unless_the_whole_is_asked_for(
+    postgres_server: Postgres,
+) -> None:
+    name = postgres_server.new_database()
+    given = postgres_server.settings(name).model_copy(update={"rewrite_table_bytes": 32 << 10})
+    catalogue = open_catalogue(given, Path())
+    try:
+        catalogue.apply([write(f"r{n}", {f"p{n}": 1}) for n in range(300)])
+        left = catalogue.vacuum(whole=False)
+        assert "faces" in left
+        assert "counter" not in left
+        assert catalogue.vacuum() == ()
+    finally:
+        catalogue.close()
+        postgres_server.drop_database(name)
+
+
 def test_vacuum_says_when_a_reader_is_in_its_way(
     sqlite_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

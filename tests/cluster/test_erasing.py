@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from cluster.erasing import AGAIN, KEEP, REWRITE_DUE
 from homeward.errors import StoreUnavailable
 from homeward.v1 import operations_pb2, records_pb2
+from index.gallery import ErasureState
 from tests.cluster.children import check_agreement, enrolling, key, serving
 from tests.cluster.fakes import fake_photo, fake_template
 from tests.cluster.leftovers import contents, files_with_photo, files_with_template
@@ -89,13 +92,69 @@ async def test_a_child_deleted_during_a_rewrite_owes_another(
         record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
         vacuum, loop = server.parts.catalogue.vacuum, asyncio.get_running_loop()
 
-        def delete_first() -> None:
+        def delete_first(*, whole: bool) -> tuple[str, ...]:
             asyncio.run_coroutine_threadsafe(client.delete(record), loop).result(30)
-            vacuum()
+            return vacuum(whole=whole)
 
         monkeypatch.setattr(server.parts.catalogue, "vacuum", delete_first)
         await client.operations.Erase(ERASE)
         assert server.parts.catalogue.get_meta("rewrite_due")
+
+
+async def test_what_milvus_does_by_itself_is_not_asked_of_it_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        by_itself = ErasureState(False, datetime.now(UTC) + timedelta(days=3))
+        monkeypatch.setattr(type(server.parts.gallery), "erase", lambda _: by_itself)
+        await client.delete(record)
+        eraser, catalogue = server.parts.eraser, server.parts.catalogue
+        catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
+        done = {one.store: one for one in await asyncio.to_thread(eraser.rewrite_due)}
+        assert "by itself" in done["gallery"].note
+        assert not done["gallery"].erased
+        assert not catalogue.get_meta(REWRITE_DUE)
+        assert eraser.rewrite_due() == []
+
+
+async def test_a_rewrite_that_is_hindered_waits_and_is_done_by_one_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        await client.delete(record)
+        eraser, catalogue = server.parts.eraser, server.parts.catalogue
+        catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
+
+        def refuse(*_: object) -> None:
+            raise StoreUnavailable("the photo store is away", store="photos")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(type(server.parts.photos), "sweep", refuse)
+            assert not all(one.erased for one in await asyncio.to_thread(eraser.rewrite_due))
+        assert not eraser.is_due()
+        assert eraser.rewrite_due() == []
+        due = datetime.fromisoformat(str(catalogue.get_meta(REWRITE_DUE)))
+        assert timedelta(hours=1) < due - datetime.now(UTC) <= AGAIN
+
+
+async def test_tables_that_a_server_may_not_lock_are_left_to_an_operator_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (server, client):
+        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        await client.delete(record)
+        eraser, catalogue = server.parts.eraser, server.parts.catalogue
+        catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
+        monkeypatch.setattr(catalogue, "vacuum", lambda *, whole: () if whole else ("faces", "photos"))
+        done = {one.store: one for one in await asyncio.to_thread(eraser.rewrite_due)}
+        assert done["catalogue"].note.endswith("faces, photos; run homeward erase")
+        due = datetime.fromisoformat(str(catalogue.get_meta(REWRITE_DUE)))
+        assert AGAIN < due - datetime.now(UTC) <= KEEP
+        erased = await client.operations.Erase(ERASE)
+        assert all(one.erased for one in erased.stores)
+        assert not catalogue.get_meta(REWRITE_DUE)
 
 
 async def test_what_a_store_refuses_to_remove_is_pending_and_goes_later(
