@@ -64,6 +64,9 @@ async def start(
         bool,
         typer.Option("--reinstate", help="Bring back records that were deleted. Else they stay deleted."),
     ] = False,
+    resume_it: Annotated[
+        bool, typer.Option("--resume", help="If it was started before, of the same, go on with it.")
+    ] = False,
 ) -> Exit | None:
     """Start a load and stay with it to its end. Ctrl-C stops it in order; `resume` goes on."""
     from catalogue.checks import check_key
@@ -88,6 +91,8 @@ async def start(
     if dry_run:
         return _try(spec)
     with open_driver_here() as (driver, _, _), display_here() as display, resumable(name):
+        if resume_it:
+            return _ended(driver.start_or_resume(name, spec, display, tell), display)
         return _ended(driver.start(name, spec, display), display)
 
 

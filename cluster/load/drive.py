@@ -30,7 +30,7 @@ from cluster.load.runner import Runner, Runners, on_ray, open_runners
 from cluster.load.spec import LoadSpec, read_spec, write_spec
 from cluster.ownership import own_data_dir
 from homeward.config import Settings
-from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput
+from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput, NotFound
 from homeward.log_lines import where
 from homeward.telemetry import watching
 from photos.open import open_document_store
@@ -75,6 +75,24 @@ class Driver:
             spec = replace(spec, reinstate_until=self._rev())
         lease = self._ledger.create(name, write_spec(spec), holder())
         return self._drive(lease, spec, LoadState.PLANNING, display)
+
+    def start_or_resume(
+        self, name: str, spec: LoadSpec, display: Display, tell: Callable[[str], object]
+    ) -> Ended:
+        """Start a load, or go on with it if it was started: for who starts it again and again, as a job does.
+
+        Raises as `start` and `resume`, and `Conflict` (LOAD_DIFFERS) if the load of this name is another."""
+        try:
+            load = self._ledger.get(name)
+        except NotFound:
+            return self.start(name, spec, display)
+        if read_spec(load.spec).asked() != spec.asked():
+            raise Conflict(
+                f"{name} was started with other sources, another table, gallery or agency: give what is to "
+                "be loaded now a name of its own",
+                code="LOAD_DIFFERS",
+            )
+        return self.resume(name, display, tell)
 
     def resume(self, name: str, display: Display, tell: Callable[[str], object]) -> Ended:
         """Go on with a load. Of one that is done nothing is touched.

@@ -41,6 +41,10 @@ class LoadSpec:
                     field=field,
                 ) from error
 
+    def asked(self) -> tuple[object, ...]:
+        """What somebody asked for, without what was settled since. Where parts are cut is not asked for."""
+        return self.agency, self.gallery, self.sources, self.manifest, self.reinstate
+
 
 _SPEC = TypeAdapter(LoadSpec)
 

@@ -58,6 +58,9 @@ def test_a_load_from_its_dry_run_to_its_undoing(archive: Path, tmp_path: Path) -
     assert "4 photos accounted for" in done.stderr
     assert run(home, "load", "start", "march", str(archive), *where).exit_code == 4
     assert run(home, "load", "resume", "march").exit_code == 6  # as it was said when it was done
+    assert run(home, "load", "start", "march", str(archive), *where, "--resume").exit_code == 6
+    more = run(home, "load", "start", "march", str(archive), str(archive.parent), *where, "--resume")
+    assert (more.exit_code, "a name of its own" in more.stderr) == (4, True)
 
     page, table = tmp_path / "march.html", tmp_path / "rejected.csv"
     told = run(home, "load", "report", "march", "--html", str(page), "--csv", str(table))

@@ -105,7 +105,7 @@ def test_a_load_hands_the_command_the_words_of_the_values(tmp_path: Path) -> Non
     said = _run(entrypoint, tmp_path, exits=0)
     sources = ["s3://archive.example:9443/march", "/sources/it's here.tar"]
     whose = ["--agency", "XX", "--gallery", "missing", "--manifest", "/sources/march.csv"]
-    assert said == [["load", "start", "march_2027", *sources, *whose]]
+    assert said == [["load", "start", "march_2027", *sources, *whose, "--resume"]]
     command = get_command(app)
     assert command.name == "homeward"
     for words in (*said, ["index", "scale", "8"], ["load", "resume", "march_2027"]):
@@ -113,34 +113,27 @@ def test_a_load_hands_the_command_the_words_of_the_values(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("start", "resume", "exits", "calls"),
+    ("start", "exits", "calls"),
     [
-        (0, 0, 0, 1),
-        (6, 0, 0, 1),  # photos were rejected: the load is done
-        (4, 0, 0, 2),  # there before: go on with it
-        (4, 6, 0, 2),
-        (4, 5, 5, 6),
-        (5, 0, 5, 3),  # stores do not answer: tried three times, for KubeRay would not
-        (4, 3, 3, 2),
-        (2, 0, 2, 1),
+        (0, 0, 1),
+        (6, 0, 1),  # photos were rejected: the load is done
+        (4, 4, 1),  # the load of this name is another
+        (5, 5, 3),  # stores do not answer: tried three times, for KubeRay would not
+        (2, 2, 1),
     ],
 )
-def test_a_job_that_starts_again_goes_on_with_its_load(
-    start: int, resume: int, exits: int, calls: int, tmp_path: Path
-) -> None:
+def test_a_job_starts_its_load_or_goes_on_with_it(start: int, exits: int, calls: int, tmp_path: Path) -> None:
     entrypoint = job(site("national"), "finder-april")["spec"]["entrypoint"]
-    said = _run(entrypoint, tmp_path, exits=exits, start=start, resume=resume)
-    assert len(said) == calls
-    expected = ["start", "resume"] if start == 4 else ["start"]
-    assert [words[1] for words in said] == expected * (calls // len(expected))
+    said = _run(entrypoint, tmp_path, exits=exits, start=start)
+    assert [(words[1], words[-1]) for words in said] == [("start", "--resume")] * calls
 
 
-def _run(entrypoint: str, folder: Path, *, exits: int, start: int = 0, resume: int = 0) -> list[list[str]]:
+def _run(entrypoint: str, folder: Path, *, exits: int, start: int = 0) -> list[list[str]]:
     """Run an entrypoint as Ray does, with a `homeward` that notes its words; those."""
     program = folder / "homeward"
     program.write_text(
         f'#!/bin/sh\nprintf "%s\\0" "$@" >> {folder}/said; echo >> {folder}/said\n'
-        f'case "$2" in start) exit {start};; resume) exit {resume};; esac\n'
+        f'case "$2" in start) exit {start};; esac\n'
     )
     program.chmod(0o755)
     (folder / "sleep").symlink_to("/bin/true")

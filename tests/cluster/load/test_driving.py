@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,27 @@ def test_a_finished_load_is_not_touched_by_a_resume(world: World, folder: Path) 
     assert (ended.progress.photos_done, ended.progress.parts_done) == (len(TREE), PARTS)
     assert (catalogue.rev(), world.model.photos, held(world)) == (rev, embedded, before)
     catalogue.close()
+
+
+def test_a_load_that_is_given_again_goes_on_if_it_is_the_same_and_is_refused_if_not(
+    world: World, folder: Path
+) -> None:
+    spec = spec_of(folder)
+    with world.open() as (driver, _, _):
+        first = driver.start_or_resume("march", spec, world.display, print)
+        assert not first.before
+        assert driver.start_or_resume("march", replace(spec, part_photos=1), world.display, print).before
+        others = (
+            {"sources": (*spec.sources, "/more")},
+            {"manifest": "/table.csv"},
+            {"agency": "YY"},
+            {"gallery": "found"},
+            {"reinstate": True},
+        )
+        for change in others:
+            with pytest.raises(Conflict) as refused:
+                driver.start_or_resume("march", replace(spec, **change), world.display, print)
+            assert refused.value.code == "LOAD_DIFFERS"
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(world: World, folder: Path) -> None:
