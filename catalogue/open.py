@@ -67,7 +67,7 @@ def _postgres_url(settings: CatalogueSettings) -> sa.URL:
         raise _wrong("is postgresql://user@host:port/database") from error
     if url.get_backend_name() != "postgresql":
         raise _wrong("begins with postgresql://, or is empty")
-    if url.password is not None:
+    if url.password is not None or "password" in url.query:
         raise _wrong("has no password; set HOMEWARD_CATALOGUE__PASSWORD")
     if settings.password is not None:
         url = url.set(password=settings.password.get_secret_value())

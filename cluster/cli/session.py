@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from rich.console import Console
@@ -40,15 +40,18 @@ class Session:
     operations: OperationsServiceAsyncStub
 
 
-def channel_to(settings: Settings, address: str) -> grpc.aio.Channel:
-    """A channel to a server, over TLS when `server.tls_root` is set."""
+def channel_to(settings: Settings, address: str, *, name: str = "") -> grpc.aio.Channel:
+    """A channel to a server, over TLS when `server.tls_root` is set. `name`: of its certificate, if that is
+    not for the address."""
     size = settings.server.max_message_bytes
-    options = [
+    options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", size),
         ("grpc.max_receive_message_length", size),
         # Photos of children must not pass through whatever proxy the environment names.
         ("grpc.enable_http_proxy", 0),
     ]
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
     root = settings.server.tls_root
     if root is None:
         return grpc.aio.insecure_channel(address, options=options)
@@ -64,6 +67,36 @@ def channel_to(settings: Settings, address: str) -> grpc.aio.Channel:
             f"cannot read {error.filename}: {error.strerror}", code="CONFIG_INVALID"
         ) from error
     return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def channel_to_own(settings: Settings, address: str) -> grpc.aio.Channel:
+    """A channel to the server that owns this data folder, whose certificate's files are these settings': that
+    certificate is trusted for whatever name it has, and shown, where the server wants to see one."""
+    address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    certificate = settings.server.tls_certificate
+    if settings.server.tls_root is not None or certificate is None:
+        return channel_to(settings, address)
+    server = settings.server.model_copy(update={"tls_root": certificate})
+    name = certificate_name(certificate)
+    return channel_to(settings.model_copy(update={"server": server}), address, name=name)
+
+
+def certificate_name(path: Path) -> str:
+    """A name that the first certificate of a PEM file is for. Raises `InvalidInput` (TLS_INVALID)."""
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        raise InvalidInput(
+            f"{path} is no certificate with a name of its own",
+            code="TLS_INVALID",
+            field="server.tls_certificate",
+        ) from error
+    found = names.get_values_for_type(x509.DNSName)
+    found += [str(one) for one in names.get_values_for_type(x509.IPAddress)]
+    return found[0].replace("*", "any", 1) if found else ""
 
 
 def running_address(data_dir: Path) -> str | None:
@@ -82,9 +115,13 @@ def running_address(data_dir: Path) -> str | None:
 async def open_session(state: State) -> AsyncIterator[Session]:
     """A session with `--server`, else with the data folder's running server, else with a new one."""
     settings = state.settings
-    address = state.server or running_address(settings.data_dir)
+    if state.server:
+        async with channel_to(settings, state.server) as channel:
+            yield session_of(channel, state.server, embedded=False)
+        return
+    address = running_address(settings.data_dir)
     if address is not None:
-        async with channel_to(settings, address) as channel:
+        async with channel_to_own(settings, address) as channel:
             yield session_of(channel, address, embedded=False)
         return
     # Imported late: only a server of our own needs torch and the stores.

@@ -223,7 +223,13 @@ def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["mysql://u@h/d", "sqlite:////tmp/x.db", "not a uri", "postgresql://user:secret@host/db"],
+    [
+        "mysql://u@h/d",
+        "sqlite:////tmp/x.db",
+        "not a uri",
+        "postgresql://user:secret@host/db",
+        "postgresql://u@h/d?password=secret",
+    ],
 )
 def test_other_uris_are_refused(uri: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:

@@ -37,11 +37,12 @@ class Authority:
         self.certificate = folder / f"{name}.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, hosts: Sequence[str] = ()) -> Pair:
-        """A certificate for `name`, good for servers, of these hosts too, and clients."""
+    def issue(self, name: str, hosts: Sequence[str] = (), *, local: bool = True) -> Pair:
+        """A certificate for `name`, good for servers, of these hosts too or alone, and clients."""
         key = ec.generate_private_key(ec.SECP256R1())
-        named = [x509.DNSName(host) for host in ("localhost", *hosts)]
-        addresses = [*named, x509.IPAddress(ip_address("127.0.0.1"))]
+        addresses: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
+        if local:
+            addresses += [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         certificate = (
             _builder(_name(name), self._name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(addresses), critical=False)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import cluster.server
+from cluster.cli.session import certificate_name, channel_to_own
 from cluster.compose import Parts
 from cluster.rpc.status import error_from_rpc
 from cluster.searchlog import log_files
@@ -98,6 +99,32 @@ async def test_health_has_a_plain_port_of_its_own_beside_tls(tmp_path: Path) -> 
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await search_stub(channel).Search(by_template())
         assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("sees_clients", [False, True])
+async def test_the_command_reaches_the_server_of_its_folder_whatever_its_certificate_is_for(
+    tmp_path: Path, sees_clients: bool
+) -> None:
+    """As on a pod, whose certificate names the service."""
+    authority = Authority(tmp_path)
+    pair = authority.issue("server", ["*.homeward.svc"], local=False)
+    given: dict[str, Any] = {
+        "address": "0.0.0.0:0",
+        "tls_certificate": pair.certificate,
+        "tls_key": pair.key,
+        "tls_client_ca": authority.certificate if sees_clients else None,
+    }
+    async with serving(tmp_path / "data", **given) as server:
+        settings = Settings(data_dir=tmp_path / "data", server=ServerSettings(**given))
+        async with channel_to_own(settings, server.address) as channel:
+            assert (await search_stub(channel).Search(by_template(), timeout=10)).search_id
+
+
+def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "server.pem"
+    path.write_text("none")
+    with pytest.raises(InvalidInput, match="is no certificate"):
+        certificate_name(path)
 
 
 async def test_a_health_port_in_use_is_told_before_anything_serves(tmp_path: Path) -> None:
