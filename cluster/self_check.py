@@ -30,6 +30,7 @@ POLL_S = 1.0
 NAMED_IDS = 20  # of a difference, in the log
 
 _NAME = "self-check"
+_SLICE = "self-check slice"
 _DIFFERENCES = 16  # kept in memory
 
 _logger = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ class SelfCheck:
                 self._kept.popleft()
 
     def _pause(self, seconds: float) -> None:
+        emit(Operation(_SLICE, "OK", seconds))  # one search of a large gallery takes hours: that it goes on
         self._forget_old()
         self._wait(seconds * (1.0 / self._settings.self_check_load - 1.0))
 
