@@ -39,6 +39,22 @@ def test_ray_is_closed_to_who_has_no_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_RAY)
+def test_a_log_of_rays_ends_before_its_volume_is_full(name: str) -> None:
+    spec = site(name).one("RayCluster")["spec"]
+    containers = [pod["spec"]["containers"][0] for pod in ray_pods(site(name))]
+    if spec["enableInTreeAutoscaling"]:
+        containers.append(spec["autoscalerOptions"])
+    # Ray's own names: without the first, a worker's log is never rotated.
+    rotations = [
+        tuple(rule["value"] for rule in container["env"] if rule["name"].startswith("RAY_ROTATION_"))
+        for container in containers
+    ]
+    workers = len(ray_pods(site(name)))
+    assert rotations[:workers] == [(str(64 << 20), "2")] * workers
+    assert rotations[workers:] in ([], [(str(8 << 20), "2")]), "thrice this is less than autoscaler-tmp"
+
+
+@pytest.mark.parametrize("name", WITH_RAY)
 def test_rays_ports_are_fixed_below_those_of_the_shards(name: str) -> None:
     spec = site(name).one("RayCluster")["spec"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):

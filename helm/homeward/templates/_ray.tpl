@@ -27,6 +27,13 @@ periodSeconds: 10
 timeoutSeconds: 5
 {{- end -}}
 
+{{/* How large a log of Ray's becomes. Unless told so, Ray lets a worker's grow for ever, and a full /tmp evicts
+the pod. */}}
+{{- define "homeward.rayLogEnv" -}}
+- { name: RAY_ROTATION_MAX_BYTES, value: "{{ . }}" }
+- { name: RAY_ROTATION_BACKUP_COUNT, value: "2" }
+{{- end -}}
+
 {{/* Pod of the head or of a group: a dict of context, role (head, worker), gpus, and own, the values of it. */}}
 {{- define "homeward.rayPod" -}}
 {{- $ := .context -}}
@@ -62,6 +69,7 @@ spec:
         # Said here as well as by KubeRay: an operator that does not know authOptions would leave Ray open.
         - { name: RAY_AUTH_MODE, value: token }
         - { name: RAY_USAGE_STATS_ENABLED, value: "0" }
+        {{- include "homeward.rayLogEnv" 67108864 | nindent 8 }}
         {{- if $isHead }}
         {{- include "homeward.storeEnv" $ | nindent 8 }}
         {{- with $.Values.loadKeysSecret }}
