@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from scripts.get_promtool import PACKAGE, program
+from tests.helm.chart import NAMESPACE
+from tests.helm.sites import site
 from tests.promql import CHART, queries, rules, selectors
 
 CASES = Path(__file__).with_name("alerts")
@@ -38,6 +40,32 @@ def test_prometheus_takes_the_rules() -> None:
 @needs_promtool
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", *(file.name for file in sorted(CASES.glob("*.yaml"))))
+
+
+@needs_promtool
+def test_servers_of_another_release_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    groups = site("national, watched").one("PrometheusRule", "-server")["spec"]
+    [rule] = [one for one in groups["groups"][0]["rules"] if one["alert"] == "HomewardNoServerReady"]
+    assert rule["expr"] == f'absent(homeward_ready{{namespace="{NAMESPACE}", process="server"}} == 1)'
+    fires = {"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [
+                {"series": f'homeward_ready{{namespace="{where}", process="server"}}', "values": "1x10"}
+            ],
+            "alert_rule_test": [
+                {"eval_time": "5m", "alertname": "HomewardNoServerReady", "exp_alerts": expected}
+            ],
+        }
+        for where, expected in ((NAMESPACE, []), ("another", [fires]))
+    ]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(groups))
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(
+        yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests})
+    )
+    promtool("test", "rules", str(cases))
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
