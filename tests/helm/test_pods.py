@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.chart import OTHER, RELEASE
+from tests.helm.chart import OTHER, RELEASE, render
 from tests.helm.sites import SITES, TLS, site
 
 every_site = pytest.mark.parametrize("name", SITES)
@@ -161,6 +161,15 @@ def test_the_server_is_probed_and_ends_in_order(name: str) -> None:
     assert pod["terminationGracePeriodSeconds"] > waits + int(drain[1])
     not_ready_s = server["readinessProbe"]["periodSeconds"]
     assert waits >= not_ready_s, "clients resolve the name again before the listener goes"
+
+
+@pytest.mark.parametrize(("seconds", "failures"), [(1800, 360), (86400, 17280)])
+def test_a_rollout_waits_for_stores_and_ten_minutes_of_loading(seconds: int, failures: int) -> None:
+    spec = render(values={"server": {"startSeconds": seconds}}).one("Deployment")["spec"]
+    [server] = spec["template"]["spec"]["containers"]
+    probe = server["startupProbe"]
+    assert (probe["failureThreshold"], probe["periodSeconds"]) == (failures, 5)
+    assert spec["progressDeadlineSeconds"] == seconds + 600
 
 
 def test_the_service_is_one_name_for_every_server() -> None:
