@@ -11,7 +11,7 @@ Values = dict[str, Any]
 TLS: Values = {"server": {"tls": {"secretName": "server-tls"}}}
 STORES: Values = {
     "catalogue": {
-        "uri": "postgresql://homeward@db.example:5433/homeward?sslmode=verify-full",
+        "uri": "postgresql://homeward@db.example:5433/homeward?sslmode=verify-full&sslrootcert=system",
         "passwordSecret": {"name": "postgres", "key": "homeward"},
     },
     "gallery": {"uri": "https://milvus.example:19530", "tokenSecret": {"name": "milvus"}},

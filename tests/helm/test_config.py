@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from homeward.config import Settings
-from tests.helm.chart import Document, render
+from tests.helm.chart import Document, merged, render
 from tests.helm.sites import ONE, SITES, WITH_RAY, site
 from tests.helm.test_network import SHARD_PORTS
+
+TRUSTED = ("SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "PGSSLROOTCERT")
 
 
 def loaded(
@@ -117,3 +119,34 @@ def test_threads_follow_the_limit_of_cores(
     [container] = found.one("Deployment")["spec"]["template"]["spec"]["containers"]
     settings = loaded(found.one("ConfigMap", "-server"), container, tmp_path, monkeypatch)
     assert settings.index.threads == threads
+
+
+@pytest.mark.parametrize(
+    ("query", "trust", "files"),
+    [
+        ("", "", {}),
+        ("?sslmode=verify-full", "authority", dict.fromkeys(TRUSTED, "/etc/homeward/trust/ca.crt")),
+        ("?sslmode=verify-full&sslrootcert=/some.pem", "", {}),
+        (
+            "?sslrootcert=system&sslmode=verify-full",
+            "",
+            {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"},
+        ),
+        (
+            "?sslmode=verify-full&sslrootcert=system",
+            "authority",
+            dict.fromkeys(TRUSTED, "/etc/homeward/trust/ca.crt"),
+        ),
+    ],
+)
+def test_every_process_has_the_authorities_that_postgresql_is_checked_against(
+    query: str, trust: str, files: dict[str, str]
+) -> None:
+    catalogue = {"uri": f"postgresql://db.example/homeward{query}", "passwordSecret": {"name": "postgres"}}
+    values = merged(ONE, {"catalogue": catalogue, "trust": {"configMap": trust}, "ray": {"enabled": True}})
+    for where, pod in render(values=values).pods():
+        if where.startswith("Pod/"):
+            continue  # of helm's test, which asks servers alone
+        for container in pod["spec"]["containers"]:
+            said = {one["name"]: one.get("value") for one in container["env"]}
+            assert {name: said[name] for name in TRUSTED if name in said} == files

@@ -135,6 +135,14 @@ _CONTRADICTIONS: dict[str, tuple[Values, list[str]]] = {
         ["gallery.uri is empty", "catalogue.uri and photos.uri"],
     ),
     "no password": (merged(ONE, at("catalogue.passwordSecret.name", "")), ["catalogue.passwordSecret.name"]),
+    "nobody to check PostgreSQL against": (
+        merged(ONE, at("catalogue.uri", "postgresql://homeward@db.example/homeward?sslmode=verify-full")),
+        ["catalogue.uri", "trust.configMap", "sslrootcert=system"],
+    ),
+    "nobody to check PostgreSQL's authority against": (
+        merged(ONE, at("catalogue.uri", "postgresql://db.example/homeward?a=b&sslmode=verify-ca&c=d")),
+        ["catalogue.uri", "trust.configMap"],
+    ),
     "no S3 keys": (merged(ONE, at("photos.keysSecret.name", "")), ["photos.keysSecret.name"]),
     "no place for the log": (merged(ONE, at("server.searchLog.existingClaim", "")), ["server.searchLog"]),
     "two places for the log": (merged(ONE, at("server.searchLog.ephemeral", True)), ["server.searchLog"]),

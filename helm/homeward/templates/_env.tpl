@@ -14,6 +14,9 @@
 {{- range list "SSL_CERT_FILE" "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" "PGSSLROOTCERT" }}
 - { name: {{ . }}, value: {{ printf "/etc/homeward/trust/%s" $.Values.trust.key | quote }} }
 {{- end }}
+{{- else if regexMatch "[?&]sslrootcert=system(&|$)" .Values.catalogue.uri }}
+# PostgreSQL's client brings an OpenSSL of its own, which does not look where the image has its authorities.
+- { name: SSL_CERT_FILE, value: /etc/ssl/certs/ca-certificates.crt }
 {{- end }}
 {{- end -}}
 

@@ -33,6 +33,10 @@
 {{- if not $v.photos.keysSecret.name -}}
 {{- $wrong = append $wrong "photos.keysSecret.name is empty: name the Secret with the S3 keys" -}}
 {{- end -}}
+{{- $isChecked := regexMatch "[?&]sslmode=verify-(ca|full)(&|$)" $v.catalogue.uri -}}
+{{- if and $isChecked (not $v.trust.configMap) (not (regexMatch "[?&]sslrootcert=" $v.catalogue.uri)) -}}
+{{- $wrong = append $wrong "catalogue.uri wants PostgreSQL's certificate checked, and no authority is named: set trust.configMap, or add sslrootcert=system for the public ones" -}}
+{{- end -}}
 {{- $log := $v.server.searchLog -}}
 {{- $places := 0 -}}
 {{- range list $log.existingClaim $log.size (ternary "true" "" $log.ephemeral) -}}{{- if . -}}{{- $places = add1 $places -}}{{- end -}}{{- end -}}
