@@ -38,6 +38,7 @@ _WRONG: list[tuple[str, Any]] = [
     ("server.gpus", -1),
     ("server.resources.limits.memory", None),
     ("server.resources.limits.memory", "8 GB"),
+    ("server.resources.limits.memory", "8192m"),
     ("server.resources.limits.cpu", True),
     ("server.tls.secretName", "Not_A_Name"),
     ("server.tls.certManager.issuerKind", "Authority"),
@@ -48,6 +49,11 @@ _WRONG: list[tuple[str, Any]] = [
     ("server.autoscaling.cpuPercent", 0),
     ("server.disruption.maxUnavailable", "half"),
     ("server.data.size", "big"),
+    ("server.data.size", "500m"),
+    ("server.searchLog.size", "500m"),
+    ("ray.sharedMemory", "500m"),
+    ("ray.scratch.size", "500m"),
+    ("ray.head.resources.limits.memory", "500m"),
     ("server.searchLog.ephemeral", 1),
     ("server.tolerations", "all"),
     ("server.nodeSelector.disk", 1),
@@ -58,6 +64,8 @@ _WRONG: list[tuple[str, Any]] = [
     ("image.pullSecrets", "mine"),
     ("catalogue.uri", "mysql://db.example/homeward"),
     ("catalogue.uri", "postgresql://homeward:hunter2@db.example/homeward"),
+    ("catalogue.uri", "postgresql://homeward@db.example/homeward?password=hunter2"),
+    ("catalogue.uri", "postgresql://homeward@db.example/homeward?a=b&sslpassword=hunter2"),
     ("catalogue.password", "hunter2"),
     ("catalogue.passwordSecret.key", ""),
     ("gallery.uri", "milvus.example:19530"),
@@ -143,6 +151,14 @@ _CONTRADICTIONS: dict[str, tuple[Values, list[str]]] = {
         merged(ONE, at("catalogue.uri", "postgresql://db.example/homeward?a=b&sslmode=verify-ca&c=d")),
         ["catalogue.uri", "trust.configMap"],
     ),
+    "a model that nobody can install": (
+        merged(ONE, at("model.bundle", "strong")),
+        ["model.bundle is strong", "model.existingClaim"],
+    ),
+    "an index on a GPU that no server has": (
+        merged(ONE, at("index.device", "cuda:0")),
+        ["index.device is cuda:0", "server.gpus"],
+    ),
     "no S3 keys": (merged(ONE, at("photos.keysSecret.name", "")), ["photos.keysSecret.name"]),
     "no place for the log": (merged(ONE, at("server.searchLog.existingClaim", "")), ["server.searchLog"]),
     "two places for the log": (merged(ONE, at("server.searchLog.ephemeral", True)), ["server.searchLog"]),
@@ -202,6 +218,14 @@ _NATIONAL: dict[str, tuple[Values, str]] = {
     ),
     "no token of the shards": (at("index.tokenSecret.name", ""), "index.tokenSecret.name is empty"),
     "fewer shards than replicas": (at("index.shards", 1), "index.shards is less than index.replicas"),
+    "shards larger than every pod": (
+        at("index.shardCpus", 16.5),
+        "index.shardCpus is 16.5, and no pod of ray.groups has more than 16",
+    ),
+    "shards on GPUs that they do not ask for": (
+        merged(at("index.device", "cuda"), at("server.gpus", 1)),
+        "index.device is cuda, and no shard asks for a GPU: set index.shardGpus",
+    ),
     "sources on no volume": (at("ray.sources.existingClaim", ""), "set ray.sources.existingClaim"),
     "two loads of one name": (
         at("loads", [NATIONAL["loads"][1], NATIONAL["loads"][1]]),
@@ -218,6 +242,22 @@ _NATIONAL: dict[str, tuple[Values, str]] = {
 def test_a_national_cluster_lacks_nothing_silently(name: str) -> None:
     values, words = _NATIONAL[name]
     assert words in refusal("national", values=merged(NATIONAL, values))
+
+
+@pytest.mark.parametrize(
+    ("files", "values"),
+    [
+        ((), at("model.bundle", "strong")),  # embedded stores: installed on the server's own volume
+        ((), merged(ONE, at("model", {"bundle": "strong", "existingClaim": "models"}))),
+        ((), merged(ONE, at("index.device", "cuda"), at("server.gpus", 1))),
+        (("national",), merged(NATIONAL, at("index", {"device": "cuda", "shardGpus": 0.5}))),
+        (("national",), merged(NATIONAL, at("index.shardCpus", 16))),
+        ((), merged(ONE, at("catalogue.uri", "postgresql://db.example/homeward?passfile=/password=/x"))),
+        ((), at("server.resources.limits", {"cpu": "500m", "memory": "0.5Gi"})),
+    ],
+)
+def test_what_comes_close_to_a_refusal_is_taken(files: tuple[str, ...], values: Values) -> None:
+    assert render(*files, values=values).has("Deployment")
 
 
 @pytest.mark.parametrize("file", ["one-gpu-server", "national"])

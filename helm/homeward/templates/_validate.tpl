@@ -33,6 +33,9 @@
 {{- if not $v.photos.keysSecret.name -}}
 {{- $wrong = append $wrong "photos.keysSecret.name is empty: name the Secret with the S3 keys" -}}
 {{- end -}}
+{{- if and (ne $v.model.bundle "default") (not $v.model.existingClaim) -}}
+{{- $wrong = append $wrong (printf "model.bundle is %s, and no pod keeps what is installed in it: name the claim with installed bundles in model.existingClaim" $v.model.bundle) -}}
+{{- end -}}
 {{- $isChecked := regexMatch "[?&]sslmode=verify-(ca|full)(&|$)" $v.catalogue.uri -}}
 {{- if and $isChecked (not $v.trust.configMap) (not (regexMatch "[?&]sslrootcert=" $v.catalogue.uri)) -}}
 {{- $wrong = append $wrong "catalogue.uri wants PostgreSQL's certificate checked, and no authority is named: set trust.configMap, or add sslrootcert=system for the public ones" -}}
@@ -80,7 +83,21 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and (eq $v.index.where "server") (ne $v.index.device "cpu") (eq (int $v.server.gpus) 0) -}}
+{{- $wrong = append $wrong (printf "index.device is %s, and no server asks for a GPU: set server.gpus" $v.index.device) -}}
+{{- end -}}
+
 {{- if eq $v.index.where "shards" -}}
+{{- if and (ne $v.index.device "cpu") (eq (float64 $v.index.shardGpus) 0.0) -}}
+{{- $wrong = append $wrong (printf "index.device is %s, and no shard asks for a GPU: set index.shardGpus" $v.index.device) -}}
+{{- end -}}
+{{- if $v.ray.enabled -}}
+{{- $cores := 0 -}}
+{{- range $v.ray.groups -}}{{- $cores = max $cores (include "homeward.cores" .resources.limits.cpu) -}}{{- end -}}
+{{- if gt (float64 $v.index.shardCpus) (float64 $cores) -}}
+{{- $wrong = append $wrong (printf "index.shardCpus is %v, and no pod of ray.groups has more than %d: no shard would start" $v.index.shardCpus $cores) -}}
+{{- end -}}
+{{- end -}}
 {{- if not $v.ray.enabled -}}
 {{- $wrong = append $wrong "index.where is shards, and shards run on Ray: set ray.enabled" -}}
 {{- else if not $v.ray.gcsFaultTolerance.enabled -}}
