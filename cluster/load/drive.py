@@ -85,7 +85,12 @@ class Driver:
         try:
             load = self._ledger.get(name)
         except NotFound:
-            return self.start(name, spec, display)
+            try:
+                return self.start(name, spec, display)
+            except Conflict as error:
+                if error.code != "LOAD_EXISTS":
+                    raise
+            load = self._ledger.get(name)  # somebody else started it between the two looks
         if read_spec(load.spec).asked() != spec.asked():
             raise Conflict(
                 f"{name} was started with other sources, another table, gallery or agency: give what is to "

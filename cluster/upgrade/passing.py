@@ -170,6 +170,8 @@ class Pass:
         if not missing:
             return ()
         made = self._embedding.known(one.content, missing)
+        if isinstance(made, WorkerUnavailable):  # as in `_retried`
+            made = self._embedding.known(one.content, missing)
         if isinstance(made, PhotoFaces):
             return made.faces
         return ()

@@ -397,7 +397,9 @@ class StoreErasure(google.protobuf.message.Message):
     """No byte is left."""
     @property
     def erasure_pending_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Unreachable by any search or request, but still in files until then, or until `homeward erase`."""
+        """Unreachable by any search or request, but still in files until then, or until `homeward erase`; in those of
+        large tables of PostgreSQL ("catalogue") until that is given.
+        """
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -294,6 +295,7 @@ def test_a_face_deleted_while_it_is_being_shown_is_not(
 
 def test_the_shared_time_goes_on_and_says_its_zone(catalogue: Catalogue) -> None:
     first = catalogue.shared_now()
+    time.sleep(0.01)
     second = catalogue.shared_now()
     assert first < second
     assert first.utcoffset() == timedelta(0)

@@ -39,6 +39,11 @@ def test_certificates_are_for_the_name_that_clients_use() -> None:
     target = found.one("ConfigMap", "-clients")["data"]["target"]
     assert target.removeprefix("dns:///").removesuffix(":7443") in names
     assert "homeward.example" in names
+    usages = found.one("Certificate")["spec"]["usages"]
+    assert usages == [
+        "server auth",
+        "client auth",
+    ]  # commands on the pod show it, where clients must show one
 
 
 def test_the_tests_pod_sees_the_servers_certificate_and_not_its_key() -> None:
