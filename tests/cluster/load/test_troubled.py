@@ -93,9 +93,11 @@ class Place:
             time.sleep(0.1)
 
     def held(self) -> Export:
-        """What the stores hold."""
+        """What the stores hold. A Milvus that was killed answers slowly for a while."""
         model = open_model(self.settings)
-        found = export(self.settings, model.model_id, model.embedder.dimension)
+        waiting = self.settings.gallery.model_copy(update={"timeout_s": 120.0})
+        settings = self.settings.model_copy(update={"gallery": waiting})
+        found = export(settings, model.model_id, model.embedder.dimension)
         return {
             **found,
             "waiting": [name for name in documents_of(self.settings, "march") if "/parts/" in name],
