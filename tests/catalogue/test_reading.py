@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import time
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 import pytest
 import sqlalchemy as sa
@@ -291,12 +290,3 @@ def test_a_face_deleted_while_it_is_being_shown_is_not(
         connection.execute(sa.update(faces).where(faces.c.face_id == old.face_id).values(as_evidence=None))
     monkeypatch.setattr(reading, "read_records", lambda *_: {})  # gone by the second statement
     assert catalogue.shown([old.face_id, new.face_id]).keys() == {rid("r2")}
-
-
-def test_the_shared_time_goes_on_and_says_its_zone(catalogue: Catalogue) -> None:
-    first = catalogue.shared_now()
-    time.sleep(0.01)
-    second = catalogue.shared_now()
-    assert first < second
-    assert first.utcoffset() == timedelta(0)
-    assert abs(datetime.now(UTC) - second) < timedelta(minutes=1)  # databases of tests run on this machine

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socketserver
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,6 @@ import urllib3
 from minio import Minio
 from minio import error as minio_error
 from minio.commonconfig import ENABLED
-from minio.credentials.providers import StaticProvider
 from minio.versioningconfig import VersioningConfig
 from pydantic import SecretStr
 
@@ -26,9 +21,9 @@ from homeward.config import PhotoStoreSettings
 from homeward.errors import Corrupt, InvalidInput, NotFound, StoreUnavailable
 from photos.open import open_photo_store
 from photos.s3 import media_type
-from photos.s3_bucket import S3Bucket, open_bucket
-from photos.s3_put import SMALL_BYTES, SmallPuts
+from photos.s3_bucket import S3Bucket
 from photos.store import PhotoStore
+from tests.photos.answering import answering
 from tests.photos.contract import AGENCY, PhotoStoreContract
 from tests.servers.process import free_port
 from tests.servers.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
@@ -227,81 +222,3 @@ def test_an_answer_that_is_cut_off_anywhere_is_never_taken_for_the_object() -> N
         start = bucket.start("key", 9)
         assert start is not None
         assert (start.data, start.size) == (b"photo", 5)
-
-
-def test_a_small_put_goes_straight_to_the_server_that_the_settings_name(
-    seaweed_server: Seaweed, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.setenv(name, nobody)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SKIP_SIGNATURE"):
-        monkeypatch.setenv(name, "true")
-    monkeypatch.setenv("AWS_REGION", "nowhere-1")
-    store = open_store(seaweed_server.settings(bucket, "straight"))
-    assert store.exists(AGENCY, store.put(AGENCY, b"one"))
-
-
-def test_keys_that_one_client_cannot_name_are_written_by_the_other(
-    seaweed_server: Seaweed, bucket: str
-) -> None:
-    opened = open_bucket(
-        seaweed_server.settings(bucket), f"127.0.0.1:{seaweed_server.port}", bucket, "odd//prefix"
-    )
-    opened.put("c%20d=", b"one", "text/plain")
-    assert opened.get("c%20d=") == b"one"
-
-
-@pytest.mark.parametrize("size", [3, SMALL_BYTES, SMALL_BYTES + 1])
-def test_a_put_comes_back_whatever_its_size(store: PhotoStore, size: int) -> None:
-    data = b"\xff\xd8\xff" + bytes(size - 3)
-    assert store.get(AGENCY, store.put(AGENCY, data)) == data
-
-
-def refusal(status: str, code: str) -> bytes:
-    body = f"<Error><Code>{code}</Code></Error>"
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        (refusal("503 Slow Down", "SlowDown"), "SlowDown"),
-        (refusal("403 Forbidden", "AccessDenied"), "AccessDenied"),
-        (refusal("404 Not Found", "NoSuchBucket"), "NoSuchBucket"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
-        (b"HTTP/1.1 200 OK\r\nETag: ", None),
-        (b"", None),
-    ],
-)
-def test_a_small_put_that_failed_says_why_and_names_no_photo(answer: bytes, code: str | None) -> None:
-    with answering(small=True) as (bucket, answers):
-        answers[:] = [answer]
-        with pytest.raises(StoreUnavailable) as caught:
-            bucket.put("agency/photo", b"one", "image/jpeg")
-    assert caught.value.details.get("answer") == code
-    assert "agency" not in str(caught.value)
-
-
-@contextmanager
-def answering(*, small: bool = False) -> Iterator[tuple[S3Bucket, list[bytes]]]:
-    """A bucket at a server that answers each request with these bytes and ends the connection."""
-    answers: list[bytes] = [b""]
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            length = 0
-            while line := self.rfile.readline().strip():
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.partition(b":")[2])
-            self.rfile.read(length)
-            self.wfile.write(answers[0])
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint = f"127.0.0.1:{server.server_address[1]}"
-        client = Minio(endpoint, "key", "secret", secure=False, region="r", http_client=urllib3.PoolManager())
-        settings = PhotoStoreSettings(secure=False)
-        puts = SmallPuts(settings, endpoint, "bucket", StaticProvider("key", "secret")) if small else None
-        yield S3Bucket(client, "bucket", puts=puts), answers
-        server.shutdown()
