@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.erasing import AGAIN, KEEP, REWRITE_DUE
+from catalogue.store import Catalogue
+from cluster.erasing import AGAIN, KEEP, REWRITE_DUE, Eraser
+from cluster.server import RunningServer
 from homeward.errors import StoreUnavailable
 from homeward.v1 import operations_pb2, records_pb2
 from index.gallery import ErasureState
-from tests.cluster.children import check_agreement, enrolling, key, serving
+from tests.cluster.children import Client, check_agreement, enrolling, key, serving
 from tests.cluster.fakes import fake_photo, fake_template
 from tests.cluster.leftovers import contents, files_with_photo, files_with_template
 
@@ -101,16 +103,20 @@ async def test_a_child_deleted_during_a_rewrite_owes_another(
         assert server.parts.catalogue.get_meta("rewrite_due")
 
 
+async def owing(server: RunningServer, client: Client) -> tuple[Eraser, Catalogue]:
+    """A child was deleted, and the rewrite is due now."""
+    await client.delete((await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id)
+    server.parts.catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
+    return server.parts.eraser, server.parts.catalogue
+
+
 async def test_what_milvus_does_by_itself_is_not_asked_of_it_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as (server, client):
-        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
+        eraser, catalogue = await owing(server, client)
         by_itself = ErasureState(False, datetime.now(UTC) + timedelta(days=3))
         monkeypatch.setattr(type(server.parts.gallery), "erase", lambda _: by_itself)
-        await client.delete(record)
-        eraser, catalogue = server.parts.eraser, server.parts.catalogue
-        catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
         done = {one.store: one for one in await asyncio.to_thread(eraser.rewrite_due)}
         assert "by itself" in done["gallery"].note
         assert not done["gallery"].erased
@@ -122,10 +128,7 @@ async def test_a_rewrite_that_is_hindered_waits_and_is_done_by_one_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as (server, client):
-        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
-        await client.delete(record)
-        eraser, catalogue = server.parts.eraser, server.parts.catalogue
-        catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
+        eraser, catalogue = await owing(server, client)
 
         def refuse(*_: object) -> None:
             raise StoreUnavailable("the photo store is away", store="photos")
@@ -143,10 +146,7 @@ async def test_tables_that_a_server_may_not_lock_are_left_to_an_operator_and_nam
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as (server, client):
-        record = (await client.enrol(enrolling("ann", [fake_photo("ann")]))).record.record_id
-        await client.delete(record)
-        eraser, catalogue = server.parts.eraser, server.parts.catalogue
-        catalogue.set_meta(REWRITE_DUE, datetime.now(UTC).isoformat())
+        eraser, catalogue = await owing(server, client)
         monkeypatch.setattr(catalogue, "vacuum", lambda *, whole: () if whole else ("faces", "photos"))
         done = {one.store: one for one in await asyncio.to_thread(eraser.rewrite_due)}
         assert done["catalogue"].note.endswith("faces, photos; run homeward erase")
