@@ -30,7 +30,7 @@ from cluster.load.runner import Runner, Runners, on_ray, open_runners
 from cluster.load.spec import LoadSpec, read_spec, write_spec
 from cluster.ownership import own_data_dir
 from homeward.config import Settings
-from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput, NotFound
+from homeward.errors import Conflict, Corrupt, HomewardError, InvalidInput
 from homeward.log_lines import where
 from homeward.telemetry import watching
 from photos.open import open_document_store
@@ -83,15 +83,11 @@ class Driver:
 
         Raises as `start` and `resume`, and `Conflict` (LOAD_DIFFERS) if the load of this name is another."""
         try:
-            load = self._ledger.get(name)
-        except NotFound:
-            try:
-                return self.start(name, spec, display)
-            except Conflict as error:
-                if error.code != "LOAD_EXISTS":
-                    raise
-            load = self._ledger.get(name)  # somebody else started it between the two looks
-        if read_spec(load.spec).asked() != spec.asked():
+            return self.start(name, spec, display)
+        except Conflict as error:
+            if error.code != "LOAD_EXISTS":
+                raise
+        if read_spec(self._ledger.get(name).spec).asked() != spec.asked():
             raise Conflict(
                 f"{name} was started with other sources, another table, gallery or agency: give what is to "
                 "be loaded now a name of its own",

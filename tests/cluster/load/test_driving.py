@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.load_types import Load, LoadState
+from catalogue.load_types import LoadState
 from catalogue.open import open_catalogue
 from cluster.load.drive import Driver, open_driver
 from cluster.load.part_done import failed
@@ -18,7 +18,6 @@ from homeward.errors import (
     Conflict,
     HomewardError,
     InvalidInput,
-    NotFound,
     Overloaded,
     PhotoReason,
     PhotoRejected,
@@ -62,23 +61,6 @@ def test_a_load_that_is_given_again_goes_on_if_it_is_the_same_and_is_refused_if_
             with pytest.raises(Conflict) as refused:
                 driver.start_or_resume("march", replace(spec, **change), world.display, print)
             assert refused.value.code == "LOAD_DIFFERS"
-
-
-def test_a_load_that_another_starts_at_the_same_moment_is_gone_on_with(
-    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.start("march", folder)
-    with world.open() as (driver, catalogue, _):
-        get, looks = catalogue.loads.get, list[str]()
-
-        def not_yet(name: str) -> Load:
-            looks.append(name)
-            if len(looks) == 1:
-                raise NotFound("there is no load of this name")
-            return get(name)
-
-        monkeypatch.setattr(catalogue.loads, "get", not_yet)
-        assert driver.start_or_resume("march", spec_of(folder), world.display, print).before
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(world: World, folder: Path) -> None:
