@@ -21,6 +21,7 @@ from homeward.v1.operations_pb2_grpc import OperationsServiceStub
 from homeward.v1.search_pb2_grpc import SearchServiceStub
 
 ADDRESS_FILE = "server.json"
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - where one calls who listens everywhere
 
 
 if TYPE_CHECKING:  # the generator writes these names into the type stubs only
@@ -72,7 +73,8 @@ def channel_to(settings: Settings, address: str, *, name: str = "") -> grpc.aio.
 def channel_to_own(settings: Settings, address: str) -> grpc.aio.Channel:
     """A channel to the server that owns this data folder, whose certificate's files are these settings': that
     certificate is trusted for whatever name it has, and shown, where the server wants to see one."""
-    address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    host, _, port = address.rpartition(":")
+    address = f"{_LOOPBACK.get(host, host)}:{port}"
     certificate = settings.server.tls_certificate
     if settings.server.tls_root is not None or certificate is None:
         return channel_to(settings, address)
