@@ -17,7 +17,7 @@ def give_back() -> None:
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """No collections until the exit: while modules are imported and models loaded nearly all that is made
-    stays, and looking through it again and again takes a fifth of the time. For the whole process."""
+    stays, and need not be looked through again and again. For the whole process."""
     enabled = gc.isenabled()
     gc.disable()
     try:

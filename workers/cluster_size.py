@@ -58,8 +58,8 @@ def cpu_loaders(nodes: Sequence[Node]) -> int:
     """How many loaders a cluster without GPUs carries: one per core, as far as its machines have the memory.
 
     Batches side by side in one process wait for Python's lock, the longer the more there are: on two cores
-    two loaders of one batch each got through a sixth more photos than one of two. 0 where there is a GPU,
-    which one process keeps busy.
+    two loaders of one batch each got through a sixth more photos than one of two (`benchmarks.load`, and with
+    HOMEWARD_LOADS__ACTORS=1). 0 where there is a GPU, which one process keeps busy.
     """
     if any(node.gpus >= 1 for node in nodes):
         return 0
